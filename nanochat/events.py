@@ -1,0 +1,65 @@
+"""What a trainer says while it works: one JSON object a line in `events.jsonl`.
+
+The file is the truth; everything else (database, live stream, charts) is derived from it by replay.
+Not covered: losing the last line to a power cut (lines are flushed to the kernel, not fsynced; a
+checkpoint event is written after the checkpoint itself was fsynced).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+Kind = Literal["phase", "metric", "checkpoint", "sample", "eval", "warning", "end"]
+KINDS: tuple[str, ...] = ("phase", "metric", "checkpoint", "sample", "eval", "warning", "end")
+
+
+class EventLog:
+    """Appends events to a file. `path=None` drops them (ranks other than 0).
+
+    Fields by kind, next to `t` (unix seconds) and `kind`:
+      phase       phase: str ("data", "train", "resume", "eval", …), step: int
+      metric      step: int, values: {name: float}
+      checkpoint  step, stage, path (below the base directory), bytes, sha256 (of the manifest),
+                  metrics: {name: float}, model: {…} | None
+      sample      step, prompt, text
+      eval        step, name, values: {name: float}, counts: {name: int}, details: {…}
+      warning     message, step?
+      end         step, status: "succeeded" | "stopped", peak_bytes: int
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        # line buffered: a line reaches the kernel whole, so a killed trainer leaves no half line behind
+        self._file = path.open("a", encoding="utf-8", buffering=1) if path is not None else None
+
+    def emit(self, kind: Kind, **fields: Any) -> None:
+        """Append one event. NaN and infinity become null, so that every line is standard JSON."""
+        if self._file is None:
+            return
+        line = json.dumps(_finite({"t": round(time.time(), 3), "kind": kind, **fields}), ensure_ascii=False)
+        self._file.write(line + "\n")
+
+    def metric(self, step: int, **values: float) -> None:
+        """One metric event; names use `__` where the wire uses `/` (train__loss → train/loss)."""
+        self.emit("metric", step=step, values={name.replace("__", "/"): v for name, v in values.items()})
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

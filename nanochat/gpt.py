@@ -1,0 +1,215 @@
+"""The classic nanochat GPT: rotary positions, QK norm, relu² MLP, untied embeddings, soft-capped logits.
+
+The same function as transformers' `NanoChatForCausalLM`. Master weights are float32; every matrix
+product casts them to the compute type, so there is no autocast and no second copy.
+Not covered: dropout, biases, sliding windows, tensor parallelism.
+
+# Shapes: B batch, T tokens, S tokens with cache, V vocabulary, D width, H query heads,
+#         K key/value heads (H % K == 0), E head width, R = E/2 rotary pairs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+NORM_EPS = 1.1920928955078125e-07  # of float32, in every compute type: training and serving agree
+SOFTCAP = 15.0
+ROPE_THETA = 10_000.0
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """Sizes of a model; stored in every checkpoint."""
+
+    sequence_len: int = 1024
+    vocab_size: int = 50304
+    n_layer: int = 12
+    n_head: int = 6
+    n_kv_head: int = 6
+    n_embd: int = 768
+
+    @classmethod
+    def from_depth(cls, depth: int, vocab_size: int, sequence_len: int) -> GPTConfig:
+        """Width 64·depth, heads 128 wide."""
+        width = 64 * depth
+        heads = max(1, -(-width // 128))
+        return cls(sequence_len, vocab_size, depth, heads, heads, width)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class LayerCache(Protocol):
+    """Keys and values of earlier tokens of one layer (see nanochat/engine/cache.py)."""
+
+    def extend(self, k_BKTE: Tensor, v_BKTE: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Store the new keys and values; return all of each row (B, K, S, E) and a mask (B, 1, T, S).
+
+        Mask None: plain causal attention over T new tokens with no earlier ones.
+        """
+
+
+def norm(x: Tensor) -> Tensor:
+    """RMS norm over the last dimension, without weights."""
+    return F.rms_norm(x, (x.size(-1),), eps=NORM_EPS)
+
+
+def rotate(x_BHTE: Tensor, cos_BTR: Tensor, sin_BTR: Tensor) -> Tensor:
+    """Rotary position embedding by minus the angle, pairs (x[i], x[i + E/2]) (RoFormer, half split)."""
+    a, b = x_BHTE.chunk(2, dim=-1)
+    cos, sin = cos_BTR.unsqueeze(-3), sin_BTR.unsqueeze(-3)
+    return torch.cat((a * cos + b * sin, b * cos - a * sin), dim=-1).to(x_BHTE.dtype)
+
+
+class Linear(nn.Linear):
+    """A matrix product in the type of its input."""
+
+    def __init__(self, fan_in: int, fan_out: int) -> None:
+        super().__init__(fan_in, fan_out, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.to(x.dtype))
+
+
+class Attention(nn.Module):
+    """Causal grouped-query attention with QK norm."""
+
+    def __init__(self, cfg: GPTConfig) -> None:
+        super().__init__()
+        self.H, self.K, self.E = cfg.n_head, cfg.n_kv_head, cfg.n_embd // cfg.n_head
+        self.c_q = Linear(cfg.n_embd, self.H * self.E)
+        self.c_k = Linear(cfg.n_embd, self.K * self.E)
+        self.c_v = Linear(cfg.n_embd, self.K * self.E)
+        self.c_proj = Linear(self.H * self.E, cfg.n_embd)
+
+    def forward(self, x_BTD: Tensor, cos_BTR: Tensor, sin_BTR: Tensor, cache: LayerCache | None) -> Tensor:
+        B, T, _ = x_BTD.shape
+        q_BHTE = self.c_q(x_BTD).view(B, T, self.H, self.E).transpose(1, 2)
+        k_BKTE = self.c_k(x_BTD).view(B, T, self.K, self.E).transpose(1, 2)
+        v_BKTE = self.c_v(x_BTD).view(B, T, self.K, self.E).transpose(1, 2)
+        q_BHTE = norm(rotate(q_BHTE, cos_BTR, sin_BTR))
+        k_BKTE = norm(rotate(k_BKTE, cos_BTR, sin_BTR))
+        mask = None
+        if cache is not None:
+            k_BKTE, v_BKTE, mask = cache.extend(k_BKTE, v_BKTE)
+        y_BHTE = F.scaled_dot_product_attention(
+            q_BHTE, k_BKTE, v_BKTE, attn_mask=mask, is_causal=mask is None, enable_gqa=self.H != self.K
+        )
+        return self.c_proj(y_BHTE.transpose(1, 2).reshape(B, T, -1))
+
+
+class MLP(nn.Module):
+    """D → 4D → D with relu²."""
+
+    def __init__(self, cfg: GPTConfig) -> None:
+        super().__init__()
+        self.c_fc = Linear(cfg.n_embd, 4 * cfg.n_embd)
+        self.c_proj = Linear(4 * cfg.n_embd, cfg.n_embd)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return self.c_proj(F.relu(self.c_fc(x_BTD)).square())
+
+
+class Block(nn.Module):
+    def __init__(self, cfg: GPTConfig) -> None:
+        super().__init__()
+        self.attn = Attention(cfg)
+        self.mlp = MLP(cfg)
+
+    def forward(self, x_BTD: Tensor, cos_BTR: Tensor, sin_BTR: Tensor, cache: LayerCache | None) -> Tensor:
+        x_BTD = x_BTD + self.attn(norm(x_BTD), cos_BTR, sin_BTR, cache)
+        return x_BTD + self.mlp(norm(x_BTD))
+
+
+class GPT(nn.Module):
+    """Token ids in, logits or loss out. `compute_dtype` is the type of the matrix products."""
+
+    cos_TR: Tensor
+    sin_TR: Tensor
+
+    def __init__(self, cfg: GPTConfig, compute_dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.compute_dtype = compute_dtype
+        self.checkpoint_activations = False
+        self.transformer = nn.ModuleDict(
+            {
+                "wte": nn.Embedding(cfg.vocab_size, cfg.n_embd),
+                "h": nn.ModuleList(Block(cfg) for _ in range(cfg.n_layer)),
+            }
+        )
+        self.lm_head = Linear(cfg.n_embd, cfg.vocab_size)
+        self.register_buffer("cos_TR", torch.empty(0), persistent=False)
+        self.register_buffer("sin_TR", torch.empty(0), persistent=False)
+        self.reset_rotary(cfg.sequence_len)
+
+    def reset_rotary(self, length: int) -> None:
+        """(Re)compute the float32 rotary tables for `length` positions, on the weights' device."""
+        device = self.lm_head.weight.device
+        pairs = self.cfg.n_embd // self.cfg.n_head // 2
+        inv_freq_R = ROPE_THETA ** (-torch.arange(pairs, dtype=torch.float32, device=device) / pairs)
+        angle_TR = torch.arange(length, dtype=torch.float32, device=device)[:, None] * inv_freq_R
+        self.cos_TR, self.sin_TR = angle_TR.cos(), angle_TR.sin()
+
+    @torch.no_grad()
+    def init_weights(self, generator: torch.Generator | None = None) -> None:
+        """N(0, 1) embedding, zero head and output projections, the rest scaled by fan-in.
+
+        The first loss is therefore ln V exactly.
+        """
+        for name, weight in self.named_parameters():
+            if name == "lm_head.weight" or name.endswith("c_proj.weight"):
+                nn.init.zeros_(weight)
+            elif name == "transformer.wte.weight":
+                nn.init.normal_(weight, generator=generator)
+            else:
+                fan_out, fan_in = weight.shape
+                std = min(1.0, (fan_out / fan_in) ** 0.5) / fan_in**0.5
+                nn.init.normal_(weight, std=std, generator=generator)
+        self.reset_rotary(self.cos_TR.size(0))
+
+    def hidden(
+        self, ids_BT: Tensor, positions_BT: Tensor | None = None, caches: list[LayerCache] | None = None
+    ) -> Tensor:
+        """Last hidden state, normed, in the compute type. Positions default to 0…T-1."""
+        T = ids_BT.size(1)
+        if positions_BT is None:
+            cos, sin = self.cos_TR[None, :T], self.sin_TR[None, :T]
+        else:
+            cos, sin = self.cos_TR[positions_BT], self.sin_TR[positions_BT]
+        x = norm(self.transformer["wte"](ids_BT).to(self.compute_dtype))
+        for layer, block in enumerate(self.transformer["h"]):  # type: ignore[arg-type]
+            if self.checkpoint_activations and self.training:
+                x = checkpoint(block, x, cos, sin, None, use_reentrant=False)
+            else:
+                x = block(x, cos, sin, caches[layer] if caches is not None else None)
+        return norm(x)
+
+    def logits(self, x_BTD: Tensor) -> Tensor:
+        """Soft-capped logits in float32: 15·tanh(z/15) (Gemma 2)."""
+        z = self.lm_head(x_BTD).float()
+        return SOFTCAP * torch.tanh(z / SOFTCAP)
+
+    def forward(self, ids_BT: Tensor, targets_BT: Tensor | None = None, reduction: str = "mean") -> Tensor:
+        """Logits (B, T, V), or the cross-entropy in nats over the targets that are not -1."""
+        logits_BTV = self.logits(self.hidden(ids_BT))
+        if targets_BT is None:
+            return logits_BTV
+        return F.cross_entropy(
+            logits_BTV.flatten(0, 1), targets_BT.flatten(), ignore_index=-1, reduction=reduction
+        )
+
+    def num_params(self) -> int:
+        return sum(p.numel() for p in self.parameters())
+
+    def flops_per_token(self) -> int:
+        """Forward and backward: 6·(N − V·D) + 12·L·D·T (PaLM, appendix B)."""
+        c = self.cfg
+        matrices = self.num_params() - c.vocab_size * c.n_embd
+        return 6 * matrices + 12 * c.n_layer * c.n_embd * c.sequence_len

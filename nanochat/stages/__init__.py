@@ -1,0 +1,15 @@
+"""The stage table: the one definition that flags, API checks, forms, argv and docs derive from.
+
+`python -m nanochat.stages` prints it. A new stage is one file here (and a trainer, if it needs one).
+"""
+
+from __future__ import annotations
+
+from nanochat.stages import base, chat_eval, sft, tokenizer
+from nanochat.stages.spec import Input, Problem, Stage, StageConfig
+
+STAGES: dict[str, Stage] = {
+    stage.name: stage for stage in (tokenizer.STAGE, base.STAGE, sft.STAGE, chat_eval.STAGE)
+}
+
+__all__ = ["STAGES", "Input", "Problem", "Stage", "StageConfig"]

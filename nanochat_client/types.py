@@ -1,0 +1,441 @@
+"""What travels over the wire: requests and answers of the API, shared by server, worker, SDK and CLI.
+
+Times are RFC 3339 in UTC, durations are seconds (`_s`), sizes are bytes. Only durations cross the wire
+between worker and server, never clock readings.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+T = TypeVar("T")
+Name = r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$"
+
+
+class Wire(BaseModel):
+    """Answers: read by clients that may be older than the server, so unknown keys are ignored."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class Request(Wire):
+    """Requests: an unknown key is the caller's mistake and is refused."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+
+# ---------------------------------------------------------------- runs
+
+
+class RunState(StrEnum):
+    WAITING = "waiting"  # for its parent
+    QUEUED = "queued"  # for a worker (see `blocked`)
+    STARTING = "starting"  # claimed; the trainer has not spoken yet
+    RUNNING = "running"
+    STOPPING = "stopping"  # asked to save and leave
+    LOST = "lost"  # its worker stopped answering
+    PAUSED = "paused"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Desired(StrEnum):
+    RUN = "run"
+    PAUSE = "pause"
+    CANCEL = "cancel"
+
+
+class Reason(StrEnum):
+    CONFIG_ERROR = "config_error"
+    DATA_ERROR = "data_error"
+    CUDA_OOM = "cuda_oom"
+    HOST_OOM = "host_oom"
+    NCCL_TIMEOUT = "nccl_timeout"
+    NAN_LOSS = "nan_loss"
+    DISK_FULL = "disk_full"
+    GPU_LOST = "gpu_lost"
+    KILLED_SIGNAL = "killed_signal"
+    TIMEOUT = "timeout"
+    LOST_WORKER = "lost_worker"
+    CRASH_LOOP = "crash_loop"
+    PARENT_FAILED = "parent_failed"
+    INTERNAL = "internal"
+
+
+class Blocked(Wire):
+    """Why a queued run does not start. `code`: no_capable_worker, no_free_slot, missing_input, no_worker."""
+
+    code: Literal["no_worker", "no_capable_worker", "no_free_slot", "missing_input"]
+    message: str
+    asked: dict[str, JsonValue] = {}
+    offered: list[dict[str, JsonValue]] = []
+    preset: str | None = None
+    """A preset that would run here."""
+
+
+class RunCreate(Request):
+    stage: str
+    config: str | None = None
+    """Name of a preset."""
+    overrides: dict[str, JsonValue] = {}
+    """Config fields that win over the preset."""
+    name: str | None = Field(default=None, pattern=Name)
+    parent: str | None = None
+    """Run whose checkpoint this one starts from; it waits until that run has succeeded."""
+    checkpoint: str = Field(default="last", max_length=64)
+    """Which checkpoint of the parent: last, best:<metric> or step:<n>."""
+    gpus: int | None = Field(default=None, ge=0, le=64)
+    """GPUs to use; absent: what the preset implies, else one if there is one."""
+    priority: int = Field(default=0, ge=-100, le=100)
+    max_restarts: int = Field(default=3, ge=0, le=100)
+    tags: list[str] = Field(default=[], max_length=32)
+
+
+class RunPatch(Request):
+    name: str | None = Field(default=None, pattern=Name)
+    tags: list[str] | None = Field(default=None, max_length=32)
+    notes: str | None = Field(default=None, max_length=65536)
+    priority: int | None = Field(default=None, ge=-100, le=100)
+
+
+class Run(Wire):
+    id: str
+    stage: str
+    name: str
+    state: RunState
+    desired: Desired
+    reason: Reason | None = None
+    message: str | None = None
+    """One sentence on how the run ended, when there is something to say."""
+    config: dict[str, JsonValue]
+    """Resolved: every field of the stage's config."""
+    preset: str | None = None
+    parent: str | None = None
+    pipeline: str | None = None
+    retry_of: str | None = None
+    gpus: int
+    blocked: Blocked | None = None
+    attempt: int
+    """Number of the current or last attempt; 0 before the first."""
+    exit_code: int | None = None
+    signal: int | None = None
+    peak_bytes: int | None = None
+    step: int | None = None
+    steps: int | None = None
+    summary: dict[str, float] = {}
+    """Latest value of every metric."""
+    tags: list[str] = []
+    notes: str = ""
+    priority: int = 0
+    created_at: datetime
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    version: int
+
+
+class Attempt(Wire):
+    number: int
+    state: RunState
+    worker: str | None = None
+    reason: Reason | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    peak_bytes: int | None = None
+    tail: list[str] = []
+    """Last 200 lines of the log, when the attempt failed."""
+    created_at: datetime
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
+class Page(Wire, Generic[T]):
+    items: list[T]
+    next_cursor: str | None = None
+
+
+class Event(Wire):
+    seq: int
+    kind: str
+    step: int | None = None
+    t: float
+    attempt: int
+    data: dict[str, JsonValue]
+
+
+class LogChunk(Wire):
+    offset: int
+    text: str
+
+
+class LogPage(Wire):
+    items: list[LogChunk]
+    first: int
+    """Offset of the first byte in `items`."""
+    last: int
+    """Offset after the last byte in `items`: pass it as `after` to go on."""
+    end: int
+    """Offset after the last byte stored."""
+
+
+class Series(Wire):
+    key: str
+    x: list[float]
+    y: list[float | None]
+
+
+class Metrics(Wire):
+    x: Literal["step", "time", "tokens"]
+    series: list[Series]
+    last: int
+    """Sequence number of the newest metric event: the cursor to follow from."""
+
+
+class Sample(Wire):
+    step: int
+    prompt: str
+    text: str
+    t: float
+
+
+class Checkpoint(Wire):
+    id: str
+    run_id: str
+    stage: str
+    step: int
+    metrics: dict[str, float] = {}
+    bytes: int
+    sha256: str
+    model: str | None = None
+    """Name under /v1/models; null for artefacts that are no language model."""
+    path: str
+    """Below the base directory."""
+    created_at: datetime
+
+
+class Evaluation(Wire):
+    run_id: str
+    step: int | None = None
+    name: str
+    values: dict[str, float]
+    counts: dict[str, int] = {}
+    details: dict[str, JsonValue] = {}
+    created_at: datetime
+
+
+# ---------------------------------------------------------------- pipelines
+
+
+class PipelineStep(Request):
+    name: str = Field(pattern=Name)
+    stage: str
+    config: str | None = None
+    overrides: dict[str, JsonValue] = {}
+    parent: str | None = None
+    """Name of an earlier step; absent: the step before this one."""
+    checkpoint: str = Field(default="last", max_length=64)
+    gpus: int | None = Field(default=None, ge=0, le=64)
+
+
+class PipelineCreate(Request):
+    preset: str | None = None
+    """Name of a shipped pipeline, e.g. demo; or give `steps`."""
+    name: str | None = Field(default=None, pattern=Name)
+    steps: list[PipelineStep] = Field(default=[], max_length=64)
+    overrides: dict[str, dict[str, JsonValue]] = {}
+    """By step name: config fields that win over the step's own."""
+
+
+class Pipeline(Wire):
+    id: str
+    name: str
+    state: RunState
+    """Of the whole: failed if any run failed, succeeded if all did, else the state of the active run."""
+    runs: list[Run]
+    model: str | None = None
+    """Name under /v1/models of what the pipeline made, once it succeeded."""
+    created_at: datetime
+
+
+# ---------------------------------------------------------------- workers and hosts
+
+
+class Gpu(Wire):
+    index: int
+    name: str
+    memory_bytes: int
+    uuid: str = ""
+
+
+class GpuStats(Wire):
+    index: int
+    name: str
+    utilization: float | None = None
+    """0…1"""
+    memory_used_bytes: int
+    memory_total_bytes: int
+    power_w: float | None = None
+    temperature_c: float | None = None
+
+
+class HostStats(Wire):
+    cpu: float
+    """Utilisation of all cores, 0…1."""
+    cores: int
+    memory_used_bytes: int
+    memory_total_bytes: int
+    disk_free_bytes: int
+    disk_total_bytes: int
+    gpus: list[GpuStats] = []
+
+
+class Worker(Wire):
+    id: str
+    host: str
+    name: str
+    alive: bool
+    slots: int
+    gpus: list[Gpu] = []
+    busy_gpus: list[int] = []
+    runs: list[str] = []
+    stats: HostStats | None = None
+    registered_at: datetime
+
+
+class System(Wire):
+    version: str
+    workers: list[Worker]
+    queued: int
+    running: int
+    database: str
+    auth: bool
+
+
+class StageView(Wire):
+    name: str
+    title: str
+    config_schema: dict[str, Any]
+    """JSON schema of the stage's config."""
+    inputs: list[dict[str, JsonValue]]
+    presets: list[str]
+    uses_gpu: bool
+
+
+class ConfigView(Wire):
+    name: str
+    path: str
+    stages: list[str]
+    gpus: int | None = None
+    values: dict[str, JsonValue]
+    resolved: dict[str, JsonValue] | None = None
+    problems: list[ProblemItem] = []
+
+
+class ProblemItem(Wire):
+    """One entry of `errors` in a problem document."""
+
+    pointer: str
+    message: str
+    nearest: JsonValue = None
+
+
+class ProblemDocument(Wire):
+    """RFC 9457 `application/problem+json`."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    code: str
+    detail: str
+    errors: list[ProblemItem] = []
+    request_id: str
+
+
+# ---------------------------------------------------------------- worker protocol (/internal)
+
+
+class WorkerRegister(Request):
+    """Sent at start (and again after the server forgot the worker). Proof of death comes with it: attempts
+    of this host that are not in `live_attempts` have no process left."""
+
+    host_id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
+    host: str
+    name: str
+    slots: int = Field(ge=1, le=256)
+    gpus: list[Gpu] = []
+    live_attempts: list[str] = []
+
+
+class WorkerRegistered(Wire):
+    worker_id: str
+    queue: str
+    lease_s: float
+
+
+class WorkerBeat(Request):
+    stats: HostStats
+
+
+class ClaimRequest(Request):
+    worker_id: str
+
+
+class Claim(Wire):
+    """A granted claim. `fence` goes with every later write of this attempt."""
+
+    attempt_id: str
+    run_id: str
+    number: int
+    fence: int
+    stage: str
+    name: str
+    config: dict[str, JsonValue]
+    """Resolved, inputs filled in: paths below the base directory."""
+    gpus: list[int]
+    """Indices of the GPUs granted; empty: CPU."""
+    processes: int
+    """Ranks to start."""
+    desired: Desired
+    lease_s: float
+    log_acked: int
+    """Bytes of the attempt's log the server holds."""
+    events_acked: int
+
+
+class Beat(Request):
+    fence: int
+
+
+class BeatAnswer(Wire):
+    desired: Desired
+    movable: bool
+    lease_s: float
+
+
+class Acked(Wire):
+    acked: int
+    """Bytes of the file that are durable on the server."""
+
+
+class Finish(Request):
+    """How an attempt ended. `outcome`: what the worker saw; the server decides what becomes of the run."""
+
+    fence: int
+    outcome: Literal["succeeded", "failed", "stopped"]
+    reason: Reason | None = None
+    message: str | None = Field(default=None, max_length=4096)
+    exit_code: int | None = None
+    signal: int | None = None
+    peak_bytes: int | None = None
+    tail: list[str] = Field(default=[], max_length=200)
+
+
+class Finished(Wire):
+    state: RunState
+
+
+ConfigView.model_rebuild()

@@ -1,0 +1,56 @@
+"""The app factory: routers, middleware and what lives as long as the process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from server import middleware, problems, web
+from server.attempts.routes import router as attempts
+from server.checkpoints.routes import router as checkpoints
+from server.db import Database
+from server.deps import Services
+from server.inference.engines import EngineManager
+from server.inference.routes import router as inference
+from server.live.hub import Hub
+from server.live.routes import router as live
+from server.pipelines.routes import router as pipelines
+from server.reconcile import Reconciler
+from server.runs.routes import router as runs
+from server.settings import Settings
+from server.stages.routes import router as stages
+from server.system.routes import router as system
+from server.telemetry.routes import router as telemetry
+from server.workers.routes import router as workers
+
+VERSION = "0.1.0"
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The service for `settings`. Nothing is opened before the app starts (lifespan)."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        db, hub = Database(settings.sqlalchemy_url), Hub()
+        reconciler = Reconciler(settings, db, hub)
+        engines = EngineManager(settings, db)
+        app.state.services = Services(settings, db, hub, reconciler, engines)
+        await reconciler.start()
+        try:
+            yield
+        finally:
+            await reconciler.stop()
+            await engines.close()
+            await db.close()
+
+    app = FastAPI(title="nanochat training service", version=VERSION, lifespan=lifespan)
+    problems.install(app)
+    for router in (
+        stages, runs, pipelines, telemetry, live, checkpoints, inference, workers, system, attempts,
+    ):  # fmt: skip
+        app.include_router(router)
+    web.install(app)
+    middleware.install(app, settings)
+    return app

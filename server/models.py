@@ -1,0 +1,228 @@
+"""The tables. Each class is one; relations are followed by explicit queries in the repositories."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from nanochat_client.types import Desired, RunState
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A datetime that is always aware and in UTC, also on SQLite, which stores none."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        del dialect
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        del dialect
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: JSON, list[Any]: JSON}
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Pipeline(Base):
+    __tablename__ = "pipelines"
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64))
+    preset: Mapped[str | None] = mapped_column(String(64))
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class Run(Base):
+    """One stage to train or evaluate. `desired` is what the user wants, `state` what is."""
+
+    __tablename__ = "runs"
+    __table_args__ = (Index("ix_runs_created_at_id", "created_at", "id"), Index("ix_runs_state", "state"))
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    stage: Mapped[str] = mapped_column(String(32))
+    name: Mapped[str] = mapped_column(String(64))
+    state: Mapped[str] = mapped_column(String(16), default=RunState.QUEUED)
+    desired: Mapped[str] = mapped_column(String(16), default=Desired.RUN)
+    reason: Mapped[str | None] = mapped_column(String(32))
+    message: Mapped[str | None] = mapped_column(Text)
+    config: Mapped[dict[str, Any]]
+    preset: Mapped[str | None] = mapped_column(String(64))
+    parent_id: Mapped[str | None] = mapped_column(ForeignKey("runs.id"))
+    parent_checkpoint: Mapped[str] = mapped_column(String(64), default="last")
+    pipeline_id: Mapped[str | None] = mapped_column(ForeignKey("pipelines.id"), index=True)
+    pipeline_step: Mapped[str | None] = mapped_column(String(64))
+    retry_of: Mapped[str | None] = mapped_column(String(16))
+    gpus: Mapped[int]
+    blocked: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    attempt: Mapped[int] = mapped_column(default=0)
+    restarts_left: Mapped[int]
+    priority: Mapped[int] = mapped_column(default=0)
+    tags: Mapped[list[Any]] = mapped_column(default=list)
+    notes: Mapped[str] = mapped_column(Text, default="")
+    exit_code: Mapped[int | None]
+    signal: Mapped[int | None]
+    peak_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    step: Mapped[int | None] = mapped_column(BigInteger)
+    steps: Mapped[int | None] = mapped_column(BigInteger)
+    summary: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    log_end: Mapped[int] = mapped_column(BigInteger, default=0)
+    """Bytes of log stored, over all attempts: the next offset readers will see."""
+    last_seq: Mapped[int] = mapped_column(BigInteger, default=0)
+    """Sequence number of the newest event."""
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    started_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+    version: Mapped[int] = mapped_column(default=1)
+
+
+class Worker(Base):
+    """A host that trains. Identified by `host_id`, so a restarted worker is the same row."""
+
+    __tablename__ = "workers"
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    host_id: Mapped[str] = mapped_column(String(64), unique=True)
+    host: Mapped[str] = mapped_column(String(255))
+    name: Mapped[str] = mapped_column(String(255))
+    slots: Mapped[int]
+    gpus: Mapped[list[Any]] = mapped_column(default=list)
+    stats: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    registered_at: Mapped[datetime] = mapped_column(default=now)
+    seen_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class Attempt(Base):
+    """One try of a run on one worker. `fence` grows with every claim; stale writers are refused."""
+
+    __tablename__ = "attempts"
+    __table_args__ = (UniqueConstraint("run_id", "number"), Index("ix_attempts_state", "state"))
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    state: Mapped[str] = mapped_column(String(16), default=RunState.QUEUED)
+    worker_id: Mapped[str | None] = mapped_column(ForeignKey("workers.id"))
+    """Chosen by reconcile when enqueued, confirmed by the claim."""
+    fence: Mapped[int] = mapped_column(default=0)
+    gpus: Mapped[list[Any]] = mapped_column(default=list)
+    log_acked: Mapped[int] = mapped_column(BigInteger, default=0)
+    events_acked: Mapped[int] = mapped_column(BigInteger, default=0)
+    reason: Mapped[str | None] = mapped_column(String(32))
+    exit_code: Mapped[int | None]
+    signal: Mapped[int | None]
+    peak_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    tail: Mapped[list[Any]] = mapped_column(default=list)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    enqueued_at: Mapped[datetime | None]
+    started_at: Mapped[datetime | None]
+    beat_at: Mapped[datetime | None]
+    """Last renewal of the lease."""
+    ended_at: Mapped[datetime | None]
+
+
+class LogChunk(Base):
+    """Bytes [first, last) of a run's log, in the order they arrived over all attempts."""
+
+    __tablename__ = "log_chunks"
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    first: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    last: Mapped[int] = mapped_column(BigInteger)
+    attempt: Mapped[int]
+    data: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class Event(Base):
+    """One trainer event; `seq` is gap-free per run."""
+
+    __tablename__ = "events"
+    __table_args__ = (Index("ix_events_run_id_kind_seq", "run_id", "kind", "seq"),)
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    attempt: Mapped[int]
+    kind: Mapped[str] = mapped_column(String(16))
+    step: Mapped[int | None] = mapped_column(BigInteger)
+    t: Mapped[float] = mapped_column(Float(53))
+    data: Mapped[dict[str, Any]]
+
+
+class MetricPoint(Base):
+    """One value per (run, key, step): of a repeated step the higher attempt wins."""
+
+    __tablename__ = "metric_points"
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    key: Mapped[str] = mapped_column(String(128), primary_key=True)
+    step: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    value: Mapped[float | None] = mapped_column(Float(53))
+    t: Mapped[float] = mapped_column(Float(53))
+    attempt: Mapped[int]
+
+
+class Checkpoint(Base):
+    __tablename__ = "checkpoints"
+    __table_args__ = (UniqueConstraint("run_id", "step"),)
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"))
+    stage: Mapped[str] = mapped_column(String(32), index=True)
+    step: Mapped[int] = mapped_column(BigInteger)
+    path: Mapped[str] = mapped_column(Text)
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(String(64))
+    metrics: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    model_config_: Mapped[dict[str, Any] | None] = mapped_column("model_config", JSON(none_as_null=True))
+    """Sizes of the language model; null for artefacts that are none (a tokenizer)."""
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class Evaluation(Base):
+    __tablename__ = "evaluations"
+    __table_args__ = (UniqueConstraint("run_id", "name", "step"),)
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"))
+    step: Mapped[int | None] = mapped_column(BigInteger)
+    name: Mapped[str] = mapped_column(String(128))
+    values: Mapped[dict[str, Any]]
+    counts: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    details: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class IdempotencyKey(Base):
+    """What a creating POST answered, so that a repeated one answers the same."""
+
+    __tablename__ = "idempotency_keys"
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    route: Mapped[str] = mapped_column(String(64), primary_key=True)
+    body_sha256: Mapped[str] = mapped_column(String(64))
+    resource_id: Mapped[str] = mapped_column(String(16))
+    created_at: Mapped[datetime] = mapped_column(default=now)

@@ -1,0 +1,1 @@
+"""The GPU worker: claims attempts, launches torchrun, supervises it, ships logs and events."""
