@@ -46,7 +46,9 @@ class Saved:
     sha256: str
 
 
-def write_artefact(directory: Path, files: Mapping[str, bytes], tensors: Mapping[str, Mapping[str, Tensor]]) -> Saved:
+def write_artefact(
+    directory: Path, files: Mapping[str, bytes], tensors: Mapping[str, Mapping[str, Tensor]]
+) -> Saved:
     """Write files and safetensors into `directory`, atomically, with a manifest.
 
     An existing artefact of that name is replaced. Raises OSError (disk full, read-only); then nothing
@@ -66,10 +68,13 @@ def write_artefact(directory: Path, files: Mapping[str, bytes], tensors: Mapping
         for file in fresh.iterdir():
             _fsync(file)
         _fsync(fresh)
+        old = directory.with_name(f"{directory.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
         if directory.exists():
-            shutil.rmtree(directory)
+            directory.rename(old)
         fresh.rename(directory)
         _fsync(directory.parent)
+        shutil.rmtree(old, ignore_errors=True)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
@@ -157,7 +162,8 @@ def load_optimizer(directory: Path) -> dict[str, Tensor]:
 
 def find_checkpoints(stage_directory: Path, tag: str) -> list[Path]:
     """Checkpoints of one tag, oldest step first; unfinished ones are not among them."""
-    return sorted(path for path in (stage_directory / tag).glob("step_*") if (path / MANIFEST).is_file())
+    found = (path for path in (stage_directory / tag).glob("step_*") if path.name[5:].isdigit())
+    return sorted(path for path in found if (path / MANIFEST).is_file())
 
 
 def _fingerprint(file: Path) -> dict[str, Any]:

@@ -61,7 +61,9 @@ class Preset:
 
     def stages(self) -> list[str]:
         """Stages that know every key of this preset."""
-        return [name for name, stage in STAGES.items() if self.values.keys() <= stage.config.model_fields.keys()]
+        return [
+            name for name, stage in STAGES.items() if self.values.keys() <= stage.config.model_fields.keys()
+        ]
 
 
 # ---------------------------------------------------------------- presets

@@ -56,6 +56,8 @@ def training_steps(
     if num_iterations > 0:
         return num_iterations
     if target_flops > 0:
-        return max(1, round(target_flops / (flops_per_token(depth, vocab_size, seq_len) * total_batch_tokens)))
+        return max(
+            1, round(target_flops / (flops_per_token(depth, vocab_size, seq_len) * total_batch_tokens))
+        )
     tokens = target_param_data_ratio * total_params(depth, vocab_size)
     return max(1, int(tokens // total_batch_tokens))

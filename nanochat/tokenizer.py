@@ -18,9 +18,7 @@ import rustbpe
 import tiktoken
 
 #: GPT-4's split pattern with numbers in groups of two digits (better for small vocabularies)
-SPLIT_PATTERN = (
-    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
-)
+SPLIT_PATTERN = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
 SPECIAL_TOKENS = (
     "<|bos|>",
     "<|user_start|>",
@@ -57,7 +55,9 @@ class Tokenizer:
         """
         merges = vocab_size - len(SPECIAL_TOKENS)
         if merges < 256:
-            raise ValueError(f"vocab_size {vocab_size} is below {256 + len(SPECIAL_TOKENS)}: bytes and special tokens")
+            raise ValueError(
+                f"vocab_size {vocab_size} is below {256 + len(SPECIAL_TOKENS)}: bytes and special tokens"
+            )
         trainer = rustbpe.Tokenizer()
         trainer.train_from_iterator(documents, merges, pattern=SPLIT_PATTERN)
         return cls({bytes(token): rank for token, rank in trainer.get_mergeable_ranks()})

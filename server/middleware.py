@@ -65,7 +65,9 @@ async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         await send({"type": "websocket.close", "code": 4403, "reason": "host not allowed"})
         return
-    body = b'{"title":"Forbidden","status":403,"code":"forbidden_host","detail":"open http://127.0.0.1 instead"}'
+    body = (
+        b'{"title":"Forbidden","status":403,"code":"forbidden_host","detail":"open http://127.0.0.1 instead"}'
+    )
     headers = [(b"content-type", b"application/problem+json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": 403, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -1,10 +1,10 @@
 """Errors as RFC 9457 problem documents (`application/problem+json`), and as OpenAI errors under /v1.
 
-    ServiceError            anything a caller may see: status, code, what to do
-    ├── NotFound            404
-    ├── Conflict            409: the state forbids it
-    ├── Invalid             422: with JSON pointers and the nearest valid values
-    └── Unauthorized        401
+ServiceError            anything a caller may see: status, code, what to do
+├── NotFound            404
+├── Conflict            409: the state forbids it
+├── Invalid             422: with JSON pointers and the nearest valid values
+└── Unauthorized        401
 """
 
 from __future__ import annotations
@@ -108,7 +108,9 @@ def install(app: FastAPI) -> None:
     async def _validation(request: Request, error: RequestValidationError) -> JSONResponse:
         items = [_item(entry) for entry in error.errors()]
         if any(entry["type"] == "json_invalid" for entry in error.errors()):
-            return problem(request, 400, "invalid_json", f"the body is no valid JSON: {items[0].message}", items)
+            return problem(
+                request, 400, "invalid_json", f"the body is no valid JSON: {items[0].message}", items
+            )
         detail = "; ".join(f"{item.pointer}: {item.message}" for item in items)
         return problem(request, 422, "invalid", detail, items)
 
@@ -129,4 +131,6 @@ def _item(entry: Any) -> ProblemItem:
         location = location[1:]
     context = entry.get("ctx") or {}
     nearest = next((context[key] for key in ("ge", "le") if key in context), None)
-    return ProblemItem(pointer="".join(f"/{part}" for part in location), message=entry["msg"], nearest=nearest)
+    return ProblemItem(
+        pointer="".join(f"/{part}" for part in location), message=entry["msg"], nearest=nearest
+    )

@@ -15,7 +15,11 @@ class Settings(BaseSettings):
     """Environment variables with the prefix NANOCHAT_. Empty strings mean: not set."""
 
     model_config = SettingsConfigDict(
-        env_prefix="NANOCHAT_", frozen=True, env_ignore_empty=True, extra="ignore", use_attribute_docstrings=True
+        env_prefix="NANOCHAT_",
+        frozen=True,
+        env_ignore_empty=True,
+        extra="ignore",
+        use_attribute_docstrings=True,
     )
 
     base_dir: Path = Field(default_factory=paths.base_dir)
@@ -46,5 +50,9 @@ class Settings(BaseSettings):
         if not self.database_url:
             return f"sqlite+aiosqlite:///{self.base_dir / 'nanochat.db'}"
         scheme, _, rest = self.database_url.partition("://")
-        drivers = {"postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg", "sqlite": "sqlite+aiosqlite"}
+        drivers = {
+            "postgres": "postgresql+psycopg",
+            "postgresql": "postgresql+psycopg",
+            "sqlite": "sqlite+aiosqlite",
+        }
         return f"{drivers.get(scheme, scheme)}://{rest}"

@@ -18,7 +18,9 @@ def head_problems(depth: int) -> list[Problem]:
 
     if fits(depth):
         return []
-    nearest = next(d for distance in range(1, 64) for d in (depth + distance, depth - distance) if d > 0 and fits(d))
+    nearest = next(
+        d for distance in range(1, 64) for d in (depth + distance, depth - distance) if d > 0 and fits(d)
+    )
     return [
         Problem(
             "/depth",

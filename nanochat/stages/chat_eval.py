@@ -35,6 +35,13 @@ STAGE = Stage(
     config=ChatEvalConfig,
     inputs=(Input("checkpoint", ("rl", "sft", "mid", "base")),),
     makes_checkpoints=False,
-    aliases={"-a": "task_name", "-x": "max_problems", "-t": "temperature", "-k": "top_k", "-b": "batch_size",
-             "-m": "max_new_tokens", "-d": "dtype"},
+    aliases={
+        "-a": "task_name",
+        "-x": "max_problems",
+        "-t": "temperature",
+        "-k": "top_k",
+        "-b": "batch_size",
+        "-m": "max_new_tokens",
+        "-d": "dtype",
+    },
 )
