@@ -11,7 +11,7 @@ Not covered: dropout, biases, sliding windows, tensor parallelism.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -184,7 +184,8 @@ class GPT(nn.Module):
         else:
             cos, sin = self.cos_TR[positions_BT], self.sin_TR[positions_BT]
         x = norm(self.transformer["wte"](ids_BT).to(self.compute_dtype))
-        for layer, block in enumerate(self.transformer["h"]):  # type: ignore[arg-type]
+        blocks = cast(nn.ModuleList, self.transformer["h"])
+        for layer, block in enumerate(blocks):
             if self.checkpoint_activations and self.training:
                 x = checkpoint(block, x, cos, sin, None, use_reentrant=False)
             else:

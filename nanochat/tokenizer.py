@@ -58,7 +58,7 @@ class Tokenizer:
             raise ValueError(
                 f"vocab_size {vocab_size} is below {256 + len(SPECIAL_TOKENS)}: bytes and special tokens"
             )
-        trainer = rustbpe.Tokenizer()
+        trainer = rustbpe.Tokenizer()  # type: ignore[attr-defined]  # a compiled module without stubs
         trainer.train_from_iterator(documents, merges, pattern=SPLIT_PATTERN)
         return cls({bytes(token): rank for token, rank in trainer.get_mergeable_ranks()})
 

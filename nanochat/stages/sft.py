@@ -42,8 +42,9 @@ class SftConfig(OptimizerConfig):
         return [
             Problem(
                 "/target_examples_per_step",
-                f"target_examples_per_step {self.target_examples_per_step} is no multiple of device_batch_size "
-                f"{self.device_batch_size} × {world_size} rank(s) = {unit}; the nearest valid value is {nearest}",
+                f"target_examples_per_step {self.target_examples_per_step} is no multiple of "
+                f"device_batch_size {self.device_batch_size} × {world_size} rank(s) = {unit}; "
+                f"the nearest valid value is {nearest}",
                 nearest,
             )
         ]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ def test_the_learning_rate_rises_stays_and_falls_to_the_final_fraction() -> None
     assert rates[0] == pytest.approx(0.1) and rates[9] == 1.0
     assert set(rates[9:81]) == {1.0}
     assert rates[90] == pytest.approx(0.55) and rates[100] == pytest.approx(0.1)
-    assert all(a >= b for a, b in zip(rates[80:], rates[81:], strict=False))
+    assert all(a >= b for a, b in pairwise(rates[80:]))
 
 
 def test_momentum_warms_up_over_300_steps() -> None:
