@@ -24,7 +24,7 @@ def head_problems(depth: int) -> list[Problem]:
     return [
         Problem(
             "/depth",
-            f"depth {depth} (width {64 * depth}) makes heads of uneven width; the nearest valid depth is {nearest}",
+            f"depth {depth} (width {64 * depth}) makes uneven heads; the nearest valid depth is {nearest}",
             nearest,
         )
     ]

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from nanochat.gpt import NORM_EPS, ROPE_THETA, SOFTCAP, GPT, GPTConfig
+from nanochat.gpt import GPT, NORM_EPS, ROPE_THETA, SOFTCAP, GPTConfig
 
 
 def noisy_model(cfg: GPTConfig, dtype: torch.dtype = torch.float32) -> GPT:
