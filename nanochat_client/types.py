@@ -146,6 +146,7 @@ class Attempt(Wire):
     exit_code: int | None = None
     signal: int | None = None
     peak_bytes: int | None = None
+    message: str | None = None
     tail: list[str] = []
     """Last 200 lines of the log, when the attempt failed."""
     created_at: datetime

@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from pydantic import SecretStr
 
-from server import middleware, problems, web
+from server import middleware, problems, tokens, web
 from server.attempts.routes import router as attempts
 from server.checkpoints.routes import router as checkpoints
 from server.db import Database
@@ -33,10 +34,11 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        db, hub = Database(settings.sqlalchemy_url), Hub()
-        reconciler = Reconciler(settings, db, hub)
-        engines = EngineManager(settings, db)
-        app.state.services = Services(settings, db, hub, reconciler, engines)
+        known = settings.model_copy(update={"worker_token": SecretStr(tokens.ensure(settings))})
+        db, hub = Database(known.sqlalchemy_url), Hub()
+        reconciler = Reconciler(known, db, hub)
+        engines = EngineManager(known, db)
+        app.state.services = Services(known, db, hub, reconciler, engines)
         await reconciler.start()
         try:
             yield

@@ -142,7 +142,10 @@ class Attempt(Base):
     exit_code: Mapped[int | None]
     signal: Mapped[int | None]
     peak_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    message: Mapped[str | None] = mapped_column(Text)
     tail: Mapped[list[Any]] = mapped_column(default=list)
+    job_id: Mapped[str | None] = mapped_column(String(64))
+    """Id of the last wake-up message on the queue; ends with how many there were."""
     created_at: Mapped[datetime] = mapped_column(default=now)
     enqueued_at: Mapped[datetime | None]
     started_at: Mapped[datetime | None]

