@@ -88,6 +88,7 @@ class Run(Base):
     gpus: Mapped[int]
     blocked: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     attempt: Mapped[int] = mapped_column(default=0)
+    max_restarts: Mapped[int]
     restarts_left: Mapped[int]
     priority: Mapped[int] = mapped_column(default=0)
     tags: Mapped[list[Any]] = mapped_column(default=list)
@@ -135,6 +136,8 @@ class Attempt(Base):
     worker_id: Mapped[str | None] = mapped_column(ForeignKey("workers.id"))
     """Chosen by reconcile when enqueued, confirmed by the claim."""
     fence: Mapped[int] = mapped_column(default=0)
+    adoptable: Mapped[bool] = mapped_column(default=False)
+    """Its restarted worker found the trainer alive and may claim it once more, under a new fence."""
     gpus: Mapped[list[Any]] = mapped_column(default=list)
     log_acked: Mapped[int] = mapped_column(BigInteger, default=0)
     events_acked: Mapped[int] = mapped_column(BigInteger, default=0)
