@@ -88,7 +88,7 @@ class Run(Base):
     gpus: Mapped[int]
     blocked: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     attempt: Mapped[int] = mapped_column(default=0)
-    max_restarts: Mapped[int]
+    max_restarts: Mapped[int] = mapped_column(default=0)
     restarts_left: Mapped[int]
     priority: Mapped[int] = mapped_column(default=0)
     tags: Mapped[list[Any]] = mapped_column(default=list)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from server.models import Attempt, Run
+from nanochat_client.types import RunState
+from server.models import Attempt, Run, now
 from server.problems import Conflict, NotFound
 from server.runs import repository as runs
-from server.runs.states import LIVE, RUNNING, STARTING
+from server.runs.states import LIVE, QUEUED, RUNNING, STARTING
 
 
 async def get(session: AsyncSession, attempt_id: str) -> tuple[Attempt, Run]:
@@ -48,3 +50,13 @@ async def mark_running(session: AsyncSession, attempt: Attempt, run: Run) -> Non
     if run.state == STARTING:
         await session.flush()
         await runs.move(session, run.id, RUNNING)
+
+
+async def end_queued(session: AsyncSession, run_id: str, state: RunState) -> None:
+    """End the attempt that was sent to a worker and not yet claimed, if there is one."""
+    await session.execute(
+        update(Attempt)
+        .where(Attempt.run_id == run_id, Attempt.state == QUEUED)
+        .values(state=state, ended_at=now())
+        .execution_options(synchronize_session="fetch")
+    )

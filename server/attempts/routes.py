@@ -1,3 +1,40 @@
+"""The worker's side of an attempt, over HTTP with the worker token. Log and events: server/telemetry."""
+
+from __future__ import annotations
+
 from fastapi import APIRouter
 
-router = APIRouter()
+from nanochat_client.types import Beat, BeatAnswer, Claim, ClaimRequest, Desired, Finish, Finished, RunState
+from server.attempts import service
+from server.deps import ServicesDep, Write
+from server.runs.changes import announce
+from server.tokens import WorkerOnly
+
+router = APIRouter(prefix="/internal/attempts", tags=["internal"], dependencies=[WorkerOnly])
+
+
+@router.post("/{attempt_id}/claim")
+async def claim(attempt_id: str, body: ClaimRequest, session: Write, services: ServicesDep) -> Claim:
+    """Ask for an attempt; 409 `not_claimable` means: take the next message."""
+    granted = await service.claim(session, attempt_id, body.worker_id, services.settings.lease_s)
+    announce(session, services.hub, granted.run_id, services.reconciler.hint)
+    return granted
+
+
+@router.post("/{attempt_id}/beat")
+async def beat(attempt_id: str, body: Beat, session: Write, services: ServicesDep) -> BeatAnswer:
+    """Renew the lease and learn what is wanted."""
+    run, changed = await service.beat(session, attempt_id, body.fence)
+    if changed:
+        announce(session, services.hub, run.id)
+    # with one host there is nowhere to move to: the trainer goes on however long we are away
+    return BeatAnswer(desired=Desired(run.desired), movable=False, lease_s=services.settings.lease_s)
+
+
+@router.post("/{attempt_id}/finish")
+async def finish(attempt_id: str, body: Finish, session: Write, services: ServicesDep) -> Finished:
+    """Say how the attempt ended; the answer is what became of the run."""
+    run, changed = await service.finish(session, attempt_id, body)
+    if changed:
+        announce(session, services.hub, run.id, services.reconciler.hint)
+    return Finished(state=RunState(run.state))

@@ -1,3 +1,74 @@
-from fastapi import APIRouter
+"""Pipelines over HTTP."""
 
-router = APIRouter()
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+from sqlalchemy import and_, or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from nanochat_client.types import Page, Pipeline, PipelineCreate
+from server import models
+from server.deps import Read, ServicesDep, Write
+from server.ids import new_id
+from server.pipelines import service
+from server.runs import idempotency
+from server.runs.changes import announce
+from server.runs.pages import Limit, decode, next_cursor
+
+router = APIRouter(prefix="/pipelines", tags=["pipelines"])
+
+
+async def _view(session: AsyncSession, pipeline: models.Pipeline) -> Pipeline:
+    members = await service.runs_of(session, [pipeline.id])
+    return await service.view(session, pipeline, members[pipeline.id])
+
+
+@router.post("", status_code=201)
+async def create_pipeline(
+    body: PipelineCreate,
+    response: Response,
+    session: Write,
+    services: ServicesDep,
+    key: idempotency.Key = None,
+) -> Pipeline:
+    """A chain of runs: each waits until the one it starts from has succeeded."""
+    pipeline_id = new_id("p")
+    earlier = await idempotency.repeated(session, key, "POST /pipelines", body, pipeline_id)
+    if earlier is None:
+        for run in await service.create(session, body, pipeline_id):
+            announce(session, services.hub, run.id, services.reconciler.hint)
+    pipeline = await service.get(session, earlier or pipeline_id)
+    response.headers["location"] = f"/pipelines/{pipeline.id}"
+    return await _view(session, pipeline)
+
+
+@router.get("")
+async def list_pipelines(
+    session: Read, cursor: Annotated[str | None, Query(max_length=512)] = None, limit: Limit = 50
+) -> Page[Pipeline]:
+    """Newest first."""
+    table = models.Pipeline
+    query = select(table).order_by(table.created_at.desc(), table.id.desc())
+    if before := decode(cursor):
+        same = and_(table.created_at == before[0], table.id < before[1])
+        query = query.where(or_(table.created_at < before[0], same))
+    rows = (await session.scalars(query.limit(limit + 1))).all()
+    members = await service.runs_of(session, [row.id for row in rows[:limit]])
+    items = [await service.view(session, row, members[row.id]) for row in rows[:limit]]
+    return Page(items=items, next_cursor=next_cursor(rows, limit))
+
+
+@router.get("/{pipeline_id}")
+async def get_pipeline(pipeline_id: str, session: Read) -> Pipeline:
+    return await _view(session, await service.get(session, pipeline_id))
+
+
+@router.post("/{pipeline_id}/cancel", status_code=202)
+async def cancel_pipeline(pipeline_id: str, session: Write, services: ServicesDep) -> Pipeline:
+    """End every run of it that has not ended."""
+    pipeline = await service.get(session, pipeline_id)
+    for run in await service.cancel(session, pipeline):
+        announce(session, services.hub, run.id, services.reconciler.hint)
+    return await _view(session, pipeline)

@@ -74,7 +74,7 @@ def newest_first(
     tag: str | None = None,
     pipeline: str | None = None,
     before: tuple[datetime, str] | None = None,
-) -> Select[tuple[Run]]:
+) -> Select[Run]:
     """Query for runs that match, newest first, going on after the run `before` (created_at, id)."""
     query = select(Run).order_by(Run.created_at.desc(), Run.id.desc())
     if stage is not None:
@@ -97,4 +97,4 @@ def newest_first(
 async def count_by_state(session: AsyncSession) -> dict[str, int]:
     """Number of runs in each state that has any."""
     rows = await session.execute(select(Run.state, func.count()).group_by(Run.state))
-    return {state: count for state, count in rows}
+    return {state: count for state, count in rows.tuples()}  # noqa: C416 - dict() loses the types

@@ -1,0 +1,227 @@
+"""Claim, beat, finish: what a worker may do with an attempt, and what becomes of the run.
+
+Locks are always taken in the order run, attempt, worker.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from nanochat.stages import STAGES
+from nanochat_client.types import Blocked, Claim, Desired, Finish, Reason, RunState
+from server.attempts import repository
+from server.attempts.inputs import filled
+from server.models import Attempt, Run, Worker, now
+from server.problems import Conflict
+from server.runs import repository as runs
+from server.runs.states import (
+    CANCELLED,
+    FAILED,
+    LIVE,
+    LOST,
+    PAUSED,
+    QUEUED,
+    RETRYABLE,
+    STARTING,
+    STOPPING,
+    SUCCEEDED,
+    TERMINAL,
+)  # fmt: skip
+from server.workers import repository as workers
+
+# ---------------------------------------------------------------- claim
+
+
+async def claim(session: AsyncSession, attempt_id: str, worker_id: str, lease_s: float) -> Claim:
+    """Grant the attempt to one worker under a new fence, with its GPUs and exact config.
+
+    Raises Conflict `not_claimable` when somebody else has it, the user wants it to stop, an input is
+    missing or the worker has no free GPU; NotFound for an unknown attempt or worker.
+    """
+    attempt, run = await repository.get(session, attempt_id)
+    worker = await workers.get(session, worker_id, lock=True)
+    adopted = attempt.state in LIVE and attempt.adoptable and attempt.worker_id == worker.id
+    if not adopted:
+        if attempt.state != QUEUED or attempt.number != run.attempt:
+            raise _not_claimable(f"attempt {attempt_id} is {attempt.state}")
+        if run.state != QUEUED or run.desired != Desired.RUN:
+            raise _not_claimable(f"run {run.id} is {run.state} and {run.desired} is wanted")
+    config = await filled(session, run)
+    if isinstance(config, Blocked):
+        if not adopted:
+            raise _not_claimable(config.message)
+        config = dict(run.config)  # it runs already; what it was given is in its directory
+    gpus = list(attempt.gpus) if adopted else await _free_gpus(session, worker, run.gpus)
+    fence = attempt.fence + 1
+    state = RunState(attempt.state) if adopted else STARTING
+    granted = await session.execute(
+        update(Attempt)
+        .where(Attempt.id == attempt.id, Attempt.fence == attempt.fence, Attempt.state == attempt.state)
+        .values(
+            state=state,
+            fence=fence,
+            adoptable=False,
+            worker_id=worker.id,
+            gpus=gpus,
+            beat_at=now(),
+            started_at=attempt.started_at or now(),
+        )
+        .returning(Attempt.id)
+        .execution_options(synchronize_session=False)
+    )
+    if granted.first() is None:
+        raise _not_claimable(f"attempt {attempt_id} was claimed by another worker")
+    if not adopted:
+        started = run.started_at or now()
+        if not await runs.move(session, run.id, STARTING, started_at=started):
+            raise _not_claimable(f"run {run.id} is {run.state}")
+    return Claim(
+        attempt_id=attempt.id,
+        run_id=run.id,
+        number=attempt.number,
+        fence=fence,
+        stage=run.stage,
+        name=run.name,
+        config=config,
+        gpus=gpus,
+        processes=ranks(run),
+        desired=Desired(run.desired),
+        lease_s=lease_s,
+        log_acked=attempt.log_acked,
+        events_acked=attempt.events_acked,
+    )
+
+
+def ranks(run: Run) -> int:
+    """Processes to start: one per GPU, else what the config asks for."""
+    if not STAGES[run.stage].distributed:
+        return 1
+    return run.gpus or int(run.config["processes"])
+
+
+async def _free_gpus(session: AsyncSession, worker: Worker, count: int) -> list[int]:
+    load = (await workers.loads(session)).get(worker.id, workers.Load())
+    busy = load.busy_gpus()
+    free = [gpu["index"] for gpu in worker.gpus if gpu["index"] not in busy]
+    if len(free) < count:
+        raise _not_claimable(f"worker {worker.name} has {len(free)} free GPU(s), the run needs {count}")
+    if len(load.live) >= worker.slots:
+        raise _not_claimable(f"worker {worker.name} has no free slot")
+    return free[:count]
+
+
+def _not_claimable(detail: str) -> Conflict:
+    return Conflict(f"{detail}: drop the message and take the next", code="not_claimable")
+
+
+# ---------------------------------------------------------------- beat
+
+
+async def beat(session: AsyncSession, attempt_id: str, fence: int) -> tuple[Run, bool]:
+    """Renew the lease. Returns the run, and whether its state changed (the worker now knows to stop)."""
+    attempt, run = await repository.fenced(session, attempt_id, fence)
+    attempt.beat_at = now()
+    if run.desired == Desired.RUN or attempt.state == STOPPING:
+        await session.flush()
+        return run, False
+    attempt.state = STOPPING
+    await session.flush()
+    return run, await runs.move(session, run.id, STOPPING)
+
+
+# ---------------------------------------------------------------- finish
+
+
+async def finish(session: AsyncSession, attempt_id: str, body: Finish) -> tuple[Run, bool]:
+    """Write down how the attempt ended and decide what becomes of the run.
+
+    Repeating a finish answers what was decided (second value False). Raises NotFound, Conflict `stale_fence`.
+    """
+    attempt, run = await repository.get(session, attempt_id)
+    if attempt.fence != body.fence:
+        raise repository.stale(attempt, body.fence)
+    if attempt.state not in LIVE:
+        if attempt.state == LOST:
+            raise repository.stale(attempt, body.fence)
+        return run, False
+    message = body.message.replace("\0", "") if body.message else None
+    reason = body.reason or (Reason.INTERNAL if body.outcome == "failed" else None)
+    attempt.exit_code, attempt.signal = body.exit_code, body.signal
+    attempt.peak_bytes = body.peak_bytes if body.peak_bytes is not None else attempt.peak_bytes
+    attempt.reason, attempt.message, attempt.tail = reason, message, body.tail
+    attempt.ended_at, attempt.adoptable = now(), False
+    ended = {"exit_code": body.exit_code, "signal": body.signal}
+    if attempt.peak_bytes is not None:
+        ended["peak_bytes"] = max(attempt.peak_bytes, run.peak_bytes or 0)
+    target = await _decide(session, run, body.outcome, reason, message, ended)
+    # the attempt says what happened to it, the run what becomes of it
+    attempt.state = target if target != QUEUED else FAILED if body.outcome == "failed" else PAUSED
+    await session.flush()
+    return run, True
+
+
+async def _decide(
+    session: AsyncSession,
+    run: Run,
+    outcome: str,
+    reason: Reason | None,
+    message: str | None,
+    ended: dict[str, int | None],
+) -> RunState:
+    """Move the run to where this end leads; returns that state."""
+    if outcome == "succeeded":
+        await runs.move(session, run.id, SUCCEEDED, reason=None, message=message, **ended)
+    elif run.desired == Desired.CANCEL:
+        await _through_stopping(session, run, CANCELLED, message, ended)
+    elif run.desired == Desired.PAUSE and (outcome == "stopped" or reason in RETRYABLE):
+        await _through_stopping(session, run, PAUSED, message, ended)
+    elif outcome == "stopped":
+        # its worker shuts down; the run goes on elsewhere or later, which costs no restart
+        await runs.move(session, run.id, QUEUED, reason=None, message=message)
+    elif reason in RETRYABLE and run.restarts_left > 0:
+        left = run.restarts_left - 1
+        await runs.move(session, run.id, QUEUED, reason=reason, message=message, restarts_left=left)
+    else:
+        await runs.move(session, run.id, FAILED, reason=reason, message=message, **ended)
+    return RunState(run.state)
+
+
+async def _through_stopping(
+    session: AsyncSession, run: Run, target: RunState, message: str | None, ended: dict[str, int | None]
+) -> None:
+    await runs.move(session, run.id, STOPPING)
+    await runs.move(session, run.id, target, reason=None, message=message, **ended)
+
+
+# ---------------------------------------------------------------- lost
+
+
+async def lose(session: AsyncSession, attempt: Attempt, run: Run, message: str) -> bool:
+    """The attempt's processes are dead or beyond reach: write that down, and settle the run at once.
+
+    False when the attempt had ended in the meantime.
+    """
+    if attempt.state not in LIVE:
+        return False
+    attempt.state, attempt.reason, attempt.message = LOST, Reason.LOST_WORKER, message
+    attempt.ended_at, attempt.adoptable = now(), False
+    await session.flush()
+    if run.state not in TERMINAL:
+        await runs.move(session, run.id, LOST)
+        await settle(session, run, message)
+    return True
+
+
+async def settle(session: AsyncSession, run: Run, message: str | None = None) -> None:
+    """What becomes of a lost run: it goes on, rests or ends, as the user wants."""
+    reason = Reason.LOST_WORKER
+    if run.desired == Desired.CANCEL:
+        await runs.move(session, run.id, CANCELLED, message=message)
+    elif run.desired == Desired.PAUSE:
+        await runs.move(session, run.id, PAUSED, message=message)
+    elif run.restarts_left > 0:
+        left = run.restarts_left - 1
+        await runs.move(session, run.id, QUEUED, reason=reason, message=message, restarts_left=left)
+    else:
+        await runs.move(session, run.id, FAILED, reason=reason, message=message)

@@ -1,0 +1,162 @@
+"""From a request to a config that can run: preset, overrides, GPUs, checks, pointers into the body.
+
+Everything wrong with a request is reported at once, each problem with a JSON pointer into the body that
+was sent and the nearest valid value where there is one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nanochat.configurator import ConfigError, Preset, PresetError, find_preset, nearest_name, validate
+from nanochat.stages import STAGES, Stage
+from nanochat_client.types import ProblemItem
+from server.problems import Invalid
+
+MAX_TAG = 64
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A config that passed every check, and what it needs."""
+
+    stage: Stage
+    config: dict[str, Any]
+    preset: str | None
+    gpus: int
+
+
+def resolve(
+    stage_name: str,
+    preset_name: str | None,
+    overrides: Mapping[str, Any],
+    gpus: int | None,
+    *,
+    name: str | None = None,
+    gpu_offered: bool = False,
+    at: str = "",
+    overrides_at: str | None = None,
+) -> Resolved:
+    """The config for a request. Raises Invalid.
+
+    `gpu_offered`: some worker has a GPU, so a stage that can use one gets one. `at`: where in the body
+    the request stands (pipeline steps); `overrides_at`: where its overrides stand, if elsewhere.
+    """
+    overrides_at = f"{at}/overrides" if overrides_at is None else overrides_at
+    stage = known_stage(stage_name, f"{at}/stage")
+    preset = _preset(stage, preset_name, f"{at}/config")
+    if problems := _unstorable(overrides, overrides_at):
+        raise invalid(problems)
+    values = {**(preset.values if preset else {}), **overrides}
+    if name and "run" not in overrides:
+        values["run"] = name
+    count = _gpus(stage, preset, overrides, gpus, gpu_offered, f"{at}/gpus", overrides_at)
+    if count and values.get("device") == "cpu":
+        values["device"] = "auto"  # the preset's; GPUs were asked for explicitly
+    try:
+        config = validate(stage, values, (count or None) if stage.distributed else 1)
+    except ConfigError as error:
+        raise invalid(
+            [ProblemItem(pointer=overrides_at + p.pointer, message=p.message, nearest=p.nearest)
+             for p in error.problems]
+        ) from None  # fmt: skip
+    return Resolved(stage, config.model_dump(mode="json"), preset_name, count)
+
+
+def invalid(problems: list[ProblemItem], code: str = "invalid_config") -> Invalid:
+    return Invalid("; ".join(problem.message for problem in problems), code=code, errors=problems)
+
+
+def known_stage(name: str, pointer: str = "/stage") -> Stage:
+    """The stage of that name. Raises Invalid with the nearest one."""
+    if name in STAGES:
+        return STAGES[name]
+    nearest = nearest_name(name, STAGES)
+    hint = f"the nearest is {nearest!r}" if nearest else f"there are {', '.join(STAGES)}"
+    message = f"there is no stage {name!r}; {hint}"
+    raise invalid([ProblemItem(pointer=pointer, message=message, nearest=nearest)], "unknown_stage")
+
+
+def check_tags(tags: list[str]) -> None:
+    """Tags are short words without control characters. Raises Invalid."""
+    problems = [
+        ProblemItem(pointer=f"/tags/{i}", message=f"a tag has 1 to {MAX_TAG} printable characters")
+        for i, tag in enumerate(tags)
+        if not (0 < len(tag) <= MAX_TAG and tag.isprintable())
+    ]
+    if problems:
+        raise invalid(problems, "invalid")
+
+
+def check_text(text: str, pointer: str) -> None:
+    """Text that every database can hold. Raises Invalid."""
+    if problems := _unstorable(text, pointer):
+        raise invalid(problems, "invalid")
+
+
+def _preset(stage: Stage, name: str | None, pointer: str) -> Preset | None:
+    if name is None:
+        return None
+    try:
+        preset = find_preset(name)
+    except ConfigError as error:
+        problems = [
+            ProblemItem(pointer=pointer, message=p.message, nearest=p.nearest) for p in error.problems
+        ]
+        raise invalid(problems, "unknown_preset") from None
+    except PresetError as error:
+        raise invalid([ProblemItem(pointer=pointer, message=str(error))], "invalid_preset") from None
+    if unknown := sorted(preset.values.keys() - stage.config.model_fields.keys()):
+        fits = ", ".join(preset.stages()) or "no stage"
+        message = (
+            f"preset {name!r} sets {', '.join(unknown)}, which {stage.name!r} does not know; it fits {fits}"
+        )
+        raise invalid([ProblemItem(pointer=pointer, message=message)])
+    return preset
+
+
+def _gpus(
+    stage: Stage,
+    preset: Preset | None,
+    overrides: Mapping[str, Any],
+    asked: int | None,
+    offered: bool,
+    pointer: str,
+    overrides_at: str,
+) -> int:
+    """GPUs the run takes: what was asked, else what device and preset imply, else one if there is one."""
+    device = overrides.get("device")
+    if asked is None:
+        if device == "cpu" or not stage.uses_gpu:
+            return 0
+        implied = preset.gpus if preset and preset.gpus is not None else int(offered)
+        return max(1, implied) if device == "cuda" else implied
+    limit = 0 if not stage.uses_gpu else None if stage.distributed else 1
+    if limit is not None and asked > limit:
+        message = f"stage {stage.name!r} uses {limit or 'no'} GPU{'s'[: limit != 1]}, not {asked}"
+        raise invalid([ProblemItem(pointer=pointer, message=message, nearest=limit)])
+    if device == "cpu" and asked > 0:
+        message = f"device is 'cpu' but gpus is {asked}: leave one of them out"
+        raise invalid([ProblemItem(pointer=pointer, message=message, nearest=0)])
+    if device == "cuda" and asked == 0:
+        message = "device is 'cuda' but gpus is 0: leave one of them out"
+        raise invalid([ProblemItem(pointer=f"{overrides_at}/device", message=message, nearest="cpu")])
+    return asked
+
+
+def _unstorable(value: Any, pointer: str) -> list[ProblemItem]:
+    """Values inside `value` that JSON or a database cannot hold: NaN, infinity, NUL."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return [ProblemItem(pointer=pointer, message="NaN and infinity are no numbers to train with")]
+    if isinstance(value, str) and "\0" in value:
+        return [ProblemItem(pointer=pointer, message="text must not hold a NUL character")]
+    if isinstance(value, Mapping):
+        found = [_unstorable(item, f"{pointer}/{key}") for key, item in value.items()]
+    elif isinstance(value, list):
+        found = [_unstorable(item, f"{pointer}/{i}") for i, item in enumerate(value)]
+    else:
+        return []
+    return [problem for group in found for problem in group]

@@ -1,0 +1,125 @@
+"""From queued runs to messages on a host's queue: a plan that is read, then written run by run.
+
+Not covered: fairness between users, and holding GPUs back for a big run while small ones pass it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from nanochat_client.types import Blocked, Desired
+from server.attempts.inputs import filled
+from server.ids import new_id
+from server.models import Attempt, Run, now
+from server.queue import QueueAway, WorkQueue
+from server.runs import repository as runs
+from server.runs.states import QUEUED
+from server.workers import repository as workers
+from server.workers.placement import place, take
+from server.workers.repository import Offer
+
+#: a message that nobody acted on for this long is looked after
+UNCLAIMED_S = 10.0
+
+
+@dataclass(frozen=True)
+class Send:
+    """Wake `host_id` for `attempt_id` under a job id that was never used."""
+
+    run_id: str
+    attempt_id: str
+    host_id: str
+    job_id: str
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What should happen to one queued run: a message to a worker, or a reason why not."""
+
+    run_id: str
+    attempt: int
+    """`run.attempt` when this was planned."""
+    worker_id: str | None
+    host_id: str
+    blocked: Blocked | None
+
+
+async def plan(session: AsyncSession, queue: WorkQueue) -> list[Planned]:
+    """What to change about queued runs; runs that are on their way or blocked as before are left out."""
+    queued = [run for run in await runs.in_states(session, [QUEUED]) if run.desired == Desired.RUN]
+    if not queued:
+        return []
+    sent = {a.run_id: a for a in await session.scalars(select(Attempt).where(Attempt.state == QUEUED))}
+    offers = await workers.offers(session)
+    by_worker = {offer.worker.id: offer for offer in offers}
+    to_place = []
+    for run in queued:
+        attempt = sent.get(run.id)
+        offer = by_worker.get(attempt.worker_id or "") if attempt else None
+        if attempt is None or offer is None:
+            to_place.append(run)
+        elif await _is_gone(queue, attempt):
+            offer.free_slots += 1
+            to_place.append(run)
+        else:
+            del offer.free_gpus[: run.gpus]  # nearly taken: the claim will come
+    return [planned for run in to_place if (planned := await _place(session, run, offers))]
+
+
+async def _place(session: AsyncSession, run: Run, offers: Sequence[Offer]) -> Planned | None:
+    chosen = place(run, offers)
+    if isinstance(chosen, Offer) or chosen.code == "no_free_slot":
+        inputs = await filled(session, run)
+        chosen = inputs if isinstance(inputs, Blocked) else chosen
+    if isinstance(chosen, Blocked):
+        same = run.blocked == chosen.model_dump(mode="json")
+        return None if same else Planned(run.id, run.attempt, None, "", chosen)
+    take(chosen, run)
+    return Planned(run.id, run.attempt, chosen.worker.id, chosen.worker.host_id, None)
+
+
+async def _is_gone(queue: WorkQueue, attempt: Attempt) -> bool:
+    """True when the message of a sent attempt was never sent, or will wake nobody any more."""
+    if attempt.enqueued_at is None or attempt.job_id is None:
+        return True
+    if now() - attempt.enqueued_at < timedelta(seconds=UNCLAIMED_S):
+        return False
+    try:
+        return await queue.is_gone(attempt.job_id)
+    except QueueAway:
+        return False
+
+
+async def write(session: AsyncSession, planned: Planned) -> Send | None:
+    """Store what was planned if the run is still as it was; returns the message to send."""
+    run = await runs.get(session, planned.run_id, lock=True)
+    if run.state != QUEUED or run.desired != Desired.RUN or run.attempt != planned.attempt:
+        return None
+    run.blocked = planned.blocked.model_dump(mode="json") if planned.blocked else None
+    if planned.worker_id is None:
+        await session.flush()
+        return None
+    attempt = await runs.current_attempt(session, run)
+    if attempt is None or attempt.state != QUEUED:
+        run.attempt += 1
+        run.version += 1
+        attempt = Attempt(id=new_id("a"), run_id=run.id, number=run.attempt, state=QUEUED, fence=0)
+        session.add(attempt)
+    times = int(attempt.job_id.rpartition("-")[2]) + 1 if attempt.job_id else 1
+    attempt.worker_id, attempt.job_id = planned.worker_id, f"{attempt.id}-{times}"
+    attempt.enqueued_at = None
+    await session.flush()
+    return Send(run.id, attempt.id, planned.host_id, attempt.job_id)
+
+
+async def mark_sent(session: AsyncSession, send: Send) -> None:
+    """The message is on the queue: look after it when nobody claims in time."""
+    attempt = await session.get(Attempt, send.attempt_id)
+    if attempt is not None and attempt.job_id == send.job_id:
+        attempt.enqueued_at = now()
+        await session.flush()

@@ -1,0 +1,101 @@
+"""Workers: who is alive, and what each has left to give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from nanochat_client import types
+from server.models import Attempt, Worker, now
+from server.problems import NotFound
+from server.runs.states import LIVE, QUEUED
+
+#: a worker beats every 2 s; five missed beats and it is not counted on
+ALIVE_S = 10.0
+
+
+@dataclass
+class Offer:
+    """An alive worker and what is free on it."""
+
+    worker: Worker
+    free_slots: int
+    free_gpus: list[int]
+
+    @property
+    def gpus(self) -> int:
+        return len(self.worker.gpus)
+
+
+@dataclass
+class Load:
+    """What a worker is busy with: attempts a process holds, and attempts merely sent to it."""
+
+    live: list[Attempt] = field(default_factory=list)
+    sent: list[Attempt] = field(default_factory=list)
+
+    def busy_gpus(self) -> list[int]:
+        return sorted({index for attempt in self.live for index in attempt.gpus})
+
+
+async def get(session: AsyncSession, worker_id: str, *, lock: bool = False) -> Worker:
+    worker = await session.get(Worker, worker_id, with_for_update=lock or None, populate_existing=lock)
+    if worker is None:
+        raise NotFound(f"there is no worker {worker_id!r}: register again", code="unknown_worker")
+    return worker
+
+
+def is_alive(worker: Worker) -> bool:
+    return now() - worker.seen_at < timedelta(seconds=ALIVE_S)
+
+
+async def all_workers(session: AsyncSession) -> Sequence[Worker]:
+    return (await session.scalars(select(Worker).order_by(Worker.registered_at, Worker.id))).all()
+
+
+async def loads(session: AsyncSession) -> dict[str, Load]:
+    """What every worker is busy with, by its id."""
+    query = select(Attempt).where(Attempt.worker_id.is_not(None), Attempt.state.in_([*LIVE, QUEUED]))
+    found: dict[str, Load] = {}
+    for attempt in await session.scalars(query):
+        load = found.setdefault(attempt.worker_id or "", Load())
+        (load.sent if attempt.state == QUEUED else load.live).append(attempt)
+    return found
+
+
+async def offers(session: AsyncSession) -> list[Offer]:
+    """Alive workers with what is free on each. An attempt that was sent holds a slot, but no GPU yet."""
+    busy = await loads(session)
+    made = []
+    for worker in await all_workers(session):
+        if not is_alive(worker):
+            continue
+        load = busy.get(worker.id, Load())
+        taken = load.busy_gpus()
+        free = [gpu["index"] for gpu in worker.gpus if gpu["index"] not in taken]
+        made.append(Offer(worker, worker.slots - len(load.live) - len(load.sent), free))
+    return made
+
+
+def worker_view(worker: Worker, load: Load) -> types.Worker:
+    return types.Worker(
+        id=worker.id,
+        host=worker.host,
+        name=worker.name,
+        alive=is_alive(worker),
+        slots=worker.slots,
+        gpus=[types.Gpu.model_validate(gpu) for gpu in worker.gpus],
+        busy_gpus=load.busy_gpus(),
+        runs=[attempt.run_id for attempt in load.live],
+        stats=types.HostStats.model_validate(worker.stats) if worker.stats else None,
+        registered_at=worker.registered_at,
+    )
+
+
+async def views(session: AsyncSession) -> list[types.Worker]:
+    busy = await loads(session)
+    return [worker_view(worker, busy.get(worker.id, Load())) for worker in await all_workers(session)]

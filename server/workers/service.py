@@ -1,0 +1,55 @@
+"""Registration and heartbeats of workers. A registration is proof of death for what it does not list."""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from nanochat_client.types import HostStats, WorkerRegister
+from server.attempts import repository as attempts
+from server.attempts import service
+from server.ids import new_id
+from server.models import Attempt, Worker, now
+from server.runs.states import LIVE
+from server.workers import repository
+
+
+async def register(session: AsyncSession, body: WorkerRegister) -> Worker:
+    """The row of this host: the same one however often its worker restarts."""
+    worker = (await session.scalars(select(Worker).where(Worker.host_id == body.host_id))).one_or_none()
+    if worker is None:
+        worker = Worker(id=new_id("w"), host_id=body.host_id)
+        session.add(worker)
+    worker.host, worker.name, worker.slots = body.host, body.name, body.slots
+    worker.gpus = [gpu.model_dump(mode="json") for gpu in body.gpus]
+    worker.registered_at = worker.seen_at = now()
+    await session.flush()
+    return worker
+
+
+async def bury(session: AsyncSession, worker_id: str, live_attempts: list[str]) -> list[str]:
+    """Attempts of this worker without a process are lost at once; the others may be claimed once more.
+
+    Returns the ids of the runs that changed.
+    """
+    query = (
+        select(Attempt.id)
+        .where(Attempt.worker_id == worker_id, Attempt.state.in_(LIVE))
+        .order_by(Attempt.run_id)  # the same order everywhere: no deadlock
+    )
+    changed = []
+    for attempt_id in (await session.scalars(query)).all():
+        attempt, run = await attempts.get(session, attempt_id)
+        if attempt_id in live_attempts:
+            attempt.adoptable, attempt.beat_at = True, now()
+            await session.flush()
+        elif await service.lose(session, attempt, run, "its worker restarted and found no process of it"):
+            changed.append(run.id)
+    return changed
+
+
+async def beat(session: AsyncSession, worker_id: str, stats: HostStats) -> None:
+    """The worker lives. Raises NotFound (`unknown_worker`): it must register again."""
+    worker = await repository.get(session, worker_id)
+    worker.seen_at, worker.stats = now(), stats.model_dump(mode="json")
+    await session.flush()
