@@ -14,10 +14,10 @@ from server.attempts.inputs import fitting
 from server.checkpoints.views import model_name
 from server.models import Checkpoint, Pipeline, Run
 from server.pipelines import presets
-from server.problems import Conflict, NotFound
+from server.problems import Conflict, Invalid, NotFound
 from server.runs import repository
 from server.runs import service as runs
-from server.runs.resolve import Resolved, check_text, invalid, resolve
+from server.runs.resolve import Resolved, check_text, invalid, known_stage, resolve
 from server.runs.states import CANCELLED, FAILED, LIVE, LOST, SUCCEEDED, TERMINAL, WAITING
 from server.runs.views import run_view
 
@@ -35,7 +35,7 @@ async def create(session: AsyncSession, body: PipelineCreate, pipeline_id: str) 
         try:
             _check_step(steps, index)
             resolved[step.name] = _resolve(body, step, index, name, gpu_offered)
-        except runs.Invalid as error:
+        except Invalid as error:
             problems += error.errors
     if problems:
         raise invalid(problems)
@@ -98,7 +98,7 @@ def _check_step(steps: Sequence[PipelineStep], index: int) -> None:
         message = f"{parent_name!r} is no earlier step; there are {', '.join(earlier) or 'none'}"
         nearest = nearest_name(parent_name, earlier)
         raise invalid([ProblemItem(pointer=f"{at}/parent", message=message, nearest=nearest)])
-    runs.known_stage(step.stage, f"{at}/stage")
+    known_stage(step.stage, f"{at}/stage")
     parent_stage = earlier[parent_name].stage
     if fitting(step.stage, parent_stage) is None:
         message = f"stage {step.stage!r} cannot start from stage {parent_stage!r} of step {parent_name!r}"
@@ -118,7 +118,7 @@ def _resolve(body: PipelineCreate, step: PipelineStep, index: int, name: str, gp
             step.stage, step.config, {**step.overrides, **overrides}, step.gpus,
             name=_run_name(name, step.name), gpu_offered=gpu_offered, at=at,
         )  # fmt: skip
-    except runs.Invalid as error:
+    except Invalid as error:
         inside = f"{at}/overrides/"
         for item in error.errors:
             field = item.pointer.removeprefix(inside).partition("/")[0]
