@@ -22,6 +22,7 @@ from server.reconcile import Reconciler
 from server.runs.routes import router as runs
 from server.settings import Settings
 from server.stages.routes import router as stages
+from server.system import metrics
 from server.system.routes import router as system
 from server.telemetry.routes import router as telemetry
 from server.workers.routes import router as workers
@@ -41,7 +42,8 @@ def create_app(settings: Settings) -> FastAPI:
         app.state.services = Services(known, db, hub, reconciler, engines)
         await reconciler.start()
         try:
-            yield
+            async with numbers.watching():
+                yield
         finally:
             await reconciler.stop()
             await engines.close()
@@ -54,5 +56,6 @@ def create_app(settings: Settings) -> FastAPI:
     ):  # fmt: skip
         app.include_router(router)
     web.install(app)
+    numbers = metrics.install(app)
     middleware.install(app, settings)
     return app

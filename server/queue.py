@@ -41,6 +41,10 @@ class WorkQueue:
         """Messages waiting for the host. Raises QueueAway."""
         return await asyncio.to_thread(self._depth, host_id)
 
+    async def ping(self) -> bool:
+        """True when the queue answers."""
+        return await asyncio.to_thread(self._ping)
+
     def close(self) -> None:
         if self._redis is not None:
             self._redis.close()
@@ -73,3 +77,9 @@ class WorkQueue:
             return Queue(f"host:{host_id}", connection=self._connection(), serializer=JSONSerializer).count
         except redis.RedisError as error:
             raise QueueAway(f"the queue does not answer: {error}") from None
+
+    def _ping(self) -> bool:
+        try:
+            return bool(self._connection().ping())
+        except (redis.RedisError, QueueAway):
+            return False

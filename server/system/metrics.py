@@ -1,0 +1,100 @@
+"""Numbers for Prometheus: requests, runs, queue, and how late the event loop is."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from nanochat_client.types import RunState
+
+SAMPLE_S = 0.5
+BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+
+
+class Metrics:
+    """One registry per app, so that two apps in one process (tests) do not share counts."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "nanochat_requests", "HTTP requests answered.", ["method", "route", "status"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.seconds = Histogram(
+            "nanochat_request_seconds", "Time until the answer was sent.", ["method", "route"],
+            registry=self.registry, buckets=BUCKETS_S,
+        )  # fmt: skip
+        self.runs = Gauge("nanochat_runs", "Runs by state.", ["state"], registry=self.registry)
+        self.queue = Gauge(
+            "nanochat_queue_depth", "Wake-up messages waiting, by host.", ["host"], registry=self.registry
+        )
+        self.queue_up = Gauge("nanochat_queue_up", "1 when the queue answers.", registry=self.registry)
+        self.workers = Gauge("nanochat_workers_alive", "Workers that beat.", registry=self.registry)
+        self.loop_delay = Gauge(
+            "nanochat_event_loop_delay_seconds", "How late the event loop woke a timer, last sample.",
+            registry=self.registry,
+        )  # fmt: skip
+
+    def set_runs(self, by_state: dict[str, int]) -> None:
+        for state in RunState:
+            self.runs.labels(state.value).set(by_state.get(state, 0))
+
+    def text(self) -> bytes:
+        return generate_latest(self.registry)
+
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[None]:
+        """Sample the event loop's delay as long as the block runs."""
+        task = asyncio.create_task(self._sample(), name="event-loop-delay")
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def _sample(self) -> None:
+        while True:
+            started = time.perf_counter()
+            await asyncio.sleep(SAMPLE_S)
+            self.loop_delay.set(max(0.0, time.perf_counter() - started - SAMPLE_S))
+
+
+class CountRequests:
+    """Pure ASGI: counts every HTTP answer under its route's template, never under its raw path."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app, self.metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        started, status = time.perf_counter(), 500
+
+        async def watch(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            return await self.app(scope, receive, watch)
+        finally:
+            route = getattr(scope.get("route"), "path", None) or "unmatched"
+            self.metrics.requests.labels(scope["method"], route, str(status)).inc()
+            self.metrics.seconds.labels(scope["method"], route).observe(time.perf_counter() - started)
+
+
+def install(app: FastAPI) -> Metrics:
+    """Count the app's requests; the numbers are at `app.state.metrics`."""
+    metrics = Metrics()
+    app.state.metrics = metrics
+    app.add_middleware(CountRequests, metrics=metrics)
+    return metrics
