@@ -13,7 +13,7 @@ from nanochat_client.types import Blocked, Claim, Desired, Finish, Reason, RunSt
 from server.attempts import repository
 from server.attempts.inputs import filled
 from server.models import Attempt, Run, Worker, now
-from server.problems import Conflict
+from server.problems import Conflict, NotFound
 from server.runs import repository as runs
 from server.runs.states import (
     CANCELLED,
@@ -37,9 +37,12 @@ async def claim(session: AsyncSession, attempt_id: str, worker_id: str, lease_s:
     """Grant the attempt to one worker under a new fence, with its GPUs and exact config.
 
     Raises Conflict `not_claimable` when somebody else has it, the user wants it to stop, an input is
-    missing or the worker has no free GPU; NotFound for an unknown attempt or worker.
+    missing, the attempt is gone or the worker has no free GPU; NotFound for an unknown worker.
     """
-    attempt, run = await repository.get(session, attempt_id)
+    try:
+        attempt, run = await repository.get(session, attempt_id)
+    except NotFound as error:  # its run was deleted while the message waited
+        raise _not_claimable(error.detail) from None
     worker = await workers.get(session, worker_id, lock=True)
     adopted = attempt.state in LIVE and attempt.adoptable and attempt.worker_id == worker.id
     if not adopted:
