@@ -1,0 +1,1 @@
+"""Measurements of a model: bits per byte, accuracy on chat tasks."""

@@ -1,0 +1,1 @@
+"""One trainer per stage; `run(config)` is what the script of the stage calls."""

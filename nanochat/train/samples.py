@@ -1,0 +1,34 @@
+"""What the model says in the middle of its training."""
+
+from __future__ import annotations
+
+from nanochat.train.loop import Trainer
+
+PROMPTS = ("Return the", "This module provides", "The capital of France is", "If the argument is")
+MAX_NEW_TOKENS = 24
+
+
+def sample(trainer: Trainer) -> None:
+    """Go on with a few prompts, greedily, on rank 0; the others wait."""
+    from nanochat.engine import generate_batch
+
+    world, tokenizer, model = trainer.world, trainer.tokenizer, trainer.model
+    if world.is_master:
+        model.eval()
+        prompts = [[tokenizer.bos, *tokenizer.encode(prompt)] for prompt in PROMPTS]
+        answers = generate_batch(
+            model,
+            tokenizer,
+            prompts,
+            max_new_tokens=min(MAX_NEW_TOKENS, model.cfg.sequence_len - max(map(len, prompts))),
+            temperature=0.0,
+            top_k=0,
+            seed=0,
+            batch_size=len(prompts),
+        )
+        model.train()
+        for prompt, ids in zip(PROMPTS, answers, strict=True):
+            text = tokenizer.decode(ids)
+            world.events.emit("sample", step=trainer.progress.step, prompt=prompt, text=text)
+            world.say(f"sample: {prompt}{text!r}")
+    world.barrier()

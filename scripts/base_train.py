@@ -1,0 +1,20 @@
+"""Pretrain a model: `python scripts/base_train.py [PRESET] [--depth N …]`, alone or under torchrun."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a bare checkout
+
+
+def main() -> None:
+    from nanochat.configurator import config_from_argv
+    from nanochat.stages import STAGES
+
+    config = config_from_argv(STAGES["base"], sys.argv[1:])
+    from nanochat.train import base  # after the flags: --help loads no torch
+
+    base.run(config)
+
+
+if __name__ == "__main__":
+    main()
