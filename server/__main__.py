@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -97,7 +98,12 @@ def serve(settings: Settings) -> None:
     uvicorn.Server(config).run(sockets=[sock])
 
 
+def _leave(*_: object) -> None:
+    raise SystemExit(0)
+
+
 def main() -> int:
+    signal.signal(signal.SIGTERM, _leave)  # uvicorn shuts down first, then hands the signal on to us
     try:
         settings = Settings()
         os.environ["NANOCHAT_BASE_DIR"] = str(settings.base_dir)  # every process we start inherits it

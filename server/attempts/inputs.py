@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from nanochat.stages import STAGES, Input
 from nanochat_client.types import Blocked
 from server.checkpoints import repository as checkpoints
+from server.ids import is_id
 from server.models import Checkpoint, Run
 from server.runs.states import SUCCEEDED
 
@@ -52,7 +53,7 @@ def fitting(stage: str, parent_stage: str) -> Input | None:
 
 async def path_of(session: AsyncSession, given: str) -> str:
     """The path of a checkpoint that was named by its id; anything else is a path already."""
-    found = await session.get(Checkpoint, given[:64])
+    found = await session.get(Checkpoint, given) if is_id(given) else None
     return found.path if found else given
 
 

@@ -6,6 +6,7 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from nanochat_client.types import RunState
+from server.ids import is_id
 from server.models import Attempt, Run, now
 from server.problems import Conflict, NotFound
 from server.runs import repository as runs
@@ -14,7 +15,7 @@ from server.runs.states import LIVE, QUEUED, RUNNING, STARTING
 
 async def get(session: AsyncSession, attempt_id: str) -> tuple[Attempt, Run]:
     """The attempt and its run, both locked until the transaction ends (run first). Raises NotFound."""
-    found = await session.get(Attempt, attempt_id)
+    found = await session.get(Attempt, attempt_id) if is_id(attempt_id) else None
     if found is None:
         raise NotFound(f"there is no attempt {attempt_id!r}")
     run = await runs.get(session, found.run_id, lock=True)

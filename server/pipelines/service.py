@@ -12,12 +12,13 @@ from nanochat_client import types
 from nanochat_client.types import PipelineCreate, PipelineStep, ProblemItem, RunState
 from server.attempts.inputs import fitting
 from server.checkpoints.views import model_name
+from server.ids import is_id
 from server.models import Checkpoint, Pipeline, Run
 from server.pipelines import presets
 from server.problems import Conflict, Invalid, NotFound
 from server.runs import repository
 from server.runs import service as runs
-from server.runs.resolve import Resolved, check_text, invalid, known_stage, resolve
+from server.runs.resolve import Resolved, invalid, known_stage, resolve
 from server.runs.states import CANCELLED, FAILED, LIVE, LOST, SUCCEEDED, TERMINAL, WAITING
 from server.runs.views import run_view
 
@@ -135,8 +136,7 @@ def _run_name(pipeline: str, step: str) -> str:
 
 
 async def get(session: AsyncSession, pipeline_id: str) -> Pipeline:
-    check_text(pipeline_id, "/pipeline_id")
-    found = await session.get(Pipeline, pipeline_id)
+    found = await session.get(Pipeline, pipeline_id) if is_id(pipeline_id) else None
     if found is None:
         raise NotFound(f"there is no pipeline {pipeline_id!r}: GET /pipelines lists them")
     return found

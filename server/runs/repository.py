@@ -10,6 +10,7 @@ from sqlalchemy import CursorResult, Select, and_, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from nanochat_client.types import RunState
+from server.ids import is_id
 from server.models import Attempt, Run, now
 from server.problems import NotFound
 from server.runs.states import QUEUED, TERMINAL, sources
@@ -17,7 +18,9 @@ from server.runs.states import QUEUED, TERMINAL, sources
 
 async def get(session: AsyncSession, run_id: str, *, lock: bool = False) -> Run:
     """The run; locked against other writers until the transaction ends if asked. Raises NotFound."""
-    run = await session.get(Run, run_id, with_for_update=lock or None, populate_existing=lock)
+    run = None
+    if is_id(run_id):
+        run = await session.get(Run, run_id, with_for_update=lock or None, populate_existing=lock)
     if run is None:
         raise NotFound(f"there is no run {run_id!r}: GET /runs lists them")
     return run
@@ -97,4 +100,4 @@ def newest_first(
 async def count_by_state(session: AsyncSession) -> dict[str, int]:
     """Number of runs in each state that has any."""
     rows = await session.execute(select(Run.state, func.count()).group_by(Run.state))
-    return {state: count for state, count in rows.tuples()}  # noqa: C416 - dict() loses the types
+    return {state: count for state, count in rows}  # noqa: C416 - dict() loses the types

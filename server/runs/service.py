@@ -11,7 +11,7 @@ from nanochat_client.types import Blocked, Desired, ProblemItem, RunCreate, RunS
 from server.attempts import repository as attempts
 from server.attempts.inputs import filled, fitting
 from server.checkpoints import repository as checkpoints
-from server.ids import new_id
+from server.ids import is_id, new_id
 from server.models import Run
 from server.problems import Conflict, Invalid
 from server.runs import repository
@@ -20,7 +20,7 @@ from server.runs.states import CANCELLED, FAILED, LIVE, LOST, PAUSED, QUEUED, SU
 from server.workers import repository as workers
 from server.workers.placement import place
 
-SELECTOR = re.compile(r"^(last|best:[A-Za-z0-9_@/.-]{1,48}|step:[0-9]{1,18})$")
+SELECTOR = re.compile(r"(last|best:[A-Za-z0-9_@/.-]{1,48}|step:[0-9]{1,18})")
 
 
 async def create(session: AsyncSession, body: RunCreate, run_id: str) -> Run:
@@ -97,7 +97,7 @@ async def say_blocked(session: AsyncSession, run: Run) -> None:
 
 def check_selector(selector: str, pointer: str) -> None:
     """`last`, `best:<metric>` or `step:<n>`. Raises Invalid."""
-    if not SELECTOR.match(selector):
+    if not SELECTOR.fullmatch(selector):
         message = f"{selector!r} selects no checkpoint: use last, best:<metric> or step:<n>"
         raise invalid([ProblemItem(pointer=pointer, message=message, nearest="last")], "invalid")
 
@@ -109,7 +109,7 @@ async def _parent(session: AsyncSession, body: RunCreate) -> Run | None:
             raise invalid([ProblemItem(pointer="/checkpoint", message=message, nearest="last")], "invalid")
         return None
     problem = None
-    parent = await session.get(Run, body.parent) if "\0" not in body.parent else None
+    parent = await session.get(Run, body.parent) if is_id(body.parent) else None
     if parent is None:
         problem = f"there is no run {body.parent!r}: GET /runs lists them"
     elif fitting(body.stage, parent.stage) is None:

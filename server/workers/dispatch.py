@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -73,14 +74,21 @@ async def plan(session: AsyncSession, queue: WorkQueue) -> list[Planned]:
 
 async def _place(session: AsyncSession, run: Run, offers: Sequence[Offer]) -> Planned | None:
     chosen = place(run, offers)
-    if isinstance(chosen, Offer) or chosen.code == "no_free_slot":
+    known_busy = (run.blocked or {}).get("code") == "no_free_slot"
+    if isinstance(chosen, Offer) or (chosen.code == "no_free_slot" and not known_busy):
         inputs = await filled(session, run)
         chosen = inputs if isinstance(inputs, Blocked) else chosen
     if isinstance(chosen, Blocked):
-        same = run.blocked == chosen.model_dump(mode="json")
-        return None if same else Planned(run.id, run.attempt, None, "", chosen)
+        return None if _same(run.blocked, chosen) else Planned(run.id, run.attempt, None, "", chosen)
     take(chosen, run)
     return Planned(run.id, run.attempt, chosen.worker.id, chosen.worker.host_id, None)
+
+
+def _same(stored: dict[str, Any] | None, blocked: Blocked) -> bool:
+    """Whether the run says so already. How busy each worker is changes all the time and is not news."""
+    if stored is None or stored["code"] != blocked.code:
+        return False
+    return blocked.code == "no_free_slot" or stored == blocked.model_dump(mode="json")
 
 
 async def _is_gone(queue: WorkQueue, attempt: Attempt) -> bool:

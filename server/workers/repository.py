@@ -10,6 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from nanochat_client import types
+from server.ids import is_id
 from server.models import Attempt, Worker, now
 from server.problems import NotFound
 from server.runs.states import LIVE, QUEUED
@@ -43,7 +44,9 @@ class Load:
 
 
 async def get(session: AsyncSession, worker_id: str, *, lock: bool = False) -> Worker:
-    worker = await session.get(Worker, worker_id, with_for_update=lock or None, populate_existing=lock)
+    worker = None
+    if is_id(worker_id):
+        worker = await session.get(Worker, worker_id, with_for_update=lock or None, populate_existing=lock)
     if worker is None:
         raise NotFound(f"there is no worker {worker_id!r}: register again", code="unknown_worker")
     return worker

@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import text
 
 from server import migrate
-from tests.services import copy_sqlite
+from tests.services import copy_sqlite, free_port
 
 
 def run_server(base_dir: Path, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -31,9 +31,7 @@ def run_server(base_dir: Path, **environ: str) -> subprocess.CompletedProcess[st
 
 
 def test_it_migrates_serves_and_ends_on_sigterm(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environ = {**os.environ, "NANOCHAT_BASE_DIR": str(tmp_path), "NANOCHAT_PORT": str(port)}
     process = subprocess.Popen([sys.executable, "-m", "server"], env=environ, stderr=subprocess.PIPE)
     try:
@@ -70,16 +68,13 @@ def test_a_port_in_use_is_one_sentence(tmp_path: Path) -> None:
         ({"NANOCHAT_AUTH": "on"}, "NANOCHAT_AUTH"),
         ({"NANOCHAT_PORT": "eighty"}, "NANOCHAT_PORT"),
         ({"NANOCHAT_PORT": "0", "NANOCHAT_AUTH": "maybe"}, "NANOCHAT_"),
-        (
-            {"NANOCHAT_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none", "NANOCHAT_PORT": "18431"},
-            "NANOCHAT_DATABASE_URL",
-        ),
+        ({"NANOCHAT_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}, "NANOCHAT_DATABASE_URL"),
     ],
 )
 def test_settings_that_cannot_work_are_one_sentence(
     tmp_path: Path, environ: dict[str, str], names: str
 ) -> None:
-    ended = run_server(tmp_path, **environ)
+    ended = run_server(tmp_path, **{"NANOCHAT_PORT": str(free_port()), **environ})
     assert ended.returncode in (1, 2)
     assert names in ended.stderr and ended.stderr.count("\n") == 1 and "Traceback" not in ended.stderr
 
@@ -96,9 +91,7 @@ def test_a_database_newer_than_the_code_is_one_sentence(tmp_path: Path, sqlite_t
     url = copy_sqlite(sqlite_template, tmp_path)
     with migrate.sync_engine(url).begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     ended = run_server(tmp_path, NANOCHAT_PORT=str(port))
     assert ended.returncode == 1
     assert "9999" in ended.stderr and ended.stderr.count("\n") == 1

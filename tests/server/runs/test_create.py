@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 from typing import Any
 
 import pytest
@@ -110,6 +111,17 @@ def test_the_same_idempotency_key_creates_once(service: Service) -> None:
     assert first.json()["id"] == again.json()["id"]
     assert first.headers["location"] == again.headers["location"]
     assert other.status_code == 409 and other.json()["code"] == "idempotency_conflict"
+    assert len(service.client.get("/runs").json()["items"]) == 1
+
+
+def test_of_eight_posts_at_once_with_one_key_one_creates(service: Service) -> None:
+    def post(_: int) -> tuple[int, str]:
+        answer = service.client.post("/runs", json={"stage": "tokenizer"}, headers={"idempotency-key": "k"})
+        return answer.status_code, str(answer.json().get("id"))
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        answers = set(pool.map(post, range(8)))
+    assert len(answers) == 1 and answers.pop()[0] == 201
     assert len(service.client.get("/runs").json()["items"]) == 1
 
 
