@@ -33,9 +33,12 @@ class WorkQueue:
         """Wake a worker on `host_id` for the attempt. Raises QueueAway."""
         await asyncio.to_thread(self._enqueue, host_id, attempt_id, job_id)
 
-    async def is_gone(self, job_id: str) -> bool:
-        """True when no worker will act on the message any more. Raises QueueAway."""
-        return await asyncio.to_thread(self._is_gone, job_id)
+    async def is_gone(self, job_id: str, *, when_started: bool = False) -> bool:
+        """True when no worker will act on the message any more. Raises QueueAway.
+
+        `when_started`: a message that was taken counts as gone too (its taker must have died).
+        """
+        return await asyncio.to_thread(self._is_gone, job_id, when_started)
 
     async def depth(self, host_id: str) -> int:
         """Messages waiting for the host. Raises QueueAway."""
@@ -63,10 +66,11 @@ class WorkQueue:
         except redis.RedisError as error:
             raise QueueAway(f"the queue does not answer: {error}") from None
 
-    def _is_gone(self, job_id: str) -> bool:
+    def _is_gone(self, job_id: str, when_started: bool) -> bool:
         try:
             job = Job.fetch(job_id, connection=self._connection(), serializer=JSONSerializer)
-            return job.get_status(refresh=False) not in WAITING
+            status = job.get_status(refresh=False)
+            return status not in WAITING or (when_started and status == JobStatus.STARTED)
         except NoSuchJobError:
             return True
         except redis.RedisError as error:

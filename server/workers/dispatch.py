@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import select
@@ -26,6 +25,8 @@ from server.workers.repository import Offer
 
 #: a message that nobody acted on for this long is looked after
 UNCLAIMED_S = 10.0
+#: a message that was taken this long ago and led to no claim: its taker died in between
+TAKEN_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,11 @@ async def _is_gone(queue: WorkQueue, attempt: Attempt) -> bool:
     """True when the message of a sent attempt was never sent, or will wake nobody any more."""
     if attempt.enqueued_at is None or attempt.job_id is None:
         return True
-    if now() - attempt.enqueued_at < timedelta(seconds=UNCLAIMED_S):
+    age_s = (now() - attempt.enqueued_at).total_seconds()
+    if age_s < UNCLAIMED_S:
         return False
     try:
-        return await queue.is_gone(attempt.job_id)
+        return await queue.is_gone(attempt.job_id, when_started=age_s > TAKEN_S)
     except QueueAway:
         return False
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from nanochat_client.types import HostStats, WorkerRegister
@@ -10,7 +10,7 @@ from server.attempts import repository as attempts
 from server.attempts import service
 from server.ids import new_id
 from server.models import Attempt, Worker, now
-from server.runs.states import LIVE
+from server.runs.states import LIVE, QUEUED
 from server.workers import repository
 
 
@@ -32,6 +32,13 @@ async def bury(session: AsyncSession, worker_id: str, live_attempts: list[str]) 
 
     Returns the ids of the runs that changed.
     """
+    # what was sent to it may have died with the process that took the message: send it again
+    await session.execute(
+        update(Attempt)
+        .where(Attempt.worker_id == worker_id, Attempt.state == QUEUED)
+        .values(enqueued_at=None)
+        .execution_options(synchronize_session=False)
+    )
     query = (
         select(Attempt.id)
         .where(Attempt.worker_id == worker_id, Attempt.state.in_(LIVE))

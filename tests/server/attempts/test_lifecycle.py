@@ -143,6 +143,15 @@ def test_a_message_that_got_lost_is_sent_again(service: Service, monkeypatch: py
     assert worker.try_claim(lost).json()["run_id"] == run["id"]
 
 
+def test_a_message_that_died_with_its_worker_is_sent_again_when_the_worker_returns(service: Service) -> None:
+    worker = FakeWorker(service)
+    run = post_run(service)
+    lost = worker.take_message()
+    worker.register()
+    assert worker.take_message() == lost
+    assert worker.try_claim(lost).json()["run_id"] == run["id"]
+
+
 @sqlite_only
 def test_a_missing_checkpoint_of_a_parent_blocks_and_is_filled_in_at_the_claim(service: Service) -> None:
     worker = FakeWorker(service)
