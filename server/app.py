@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from server import middleware, problems, tokens, web
+from server.app_version import VERSION
 from server.attempts.routes import router as attempts
 from server.checkpoints.routes import router as checkpoints
 from server.db import Database
@@ -26,8 +27,6 @@ from server.system import metrics
 from server.system.routes import router as system
 from server.telemetry.routes import router as telemetry
 from server.workers.routes import router as workers
-
-VERSION = "0.1.0"
 
 
 def create_app(settings: Settings) -> FastAPI:

@@ -1,3 +1,108 @@
-from fastapi import APIRouter
+"""Checkpoints over HTTP: lists, one, and the files as a tar archive."""
 
-router = APIRouter()
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from fastapi.responses import StreamingResponse
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from nanochat.paths import resolve_under
+from nanochat_client import types
+from nanochat_client.types import Page
+from server.checkpoints.views import checkpoint_view
+from server.deps import Read, ServicesDep
+from server.ids import is_id
+from server.models import Checkpoint, Run
+from server.problems import NotFound
+from server.runs import repository as runs
+from server.runs.pages import Limit, decode, next_cursor
+from server.runs.resolve import check_text
+
+router = APIRouter(tags=["checkpoints"])
+Text = Annotated[str | None, Query(max_length=64)]
+
+
+@router.get("/checkpoints")
+async def list_checkpoints(
+    session: Read,
+    run: Text = None,
+    stage: Text = None,
+    cursor: Annotated[str | None, Query(max_length=512)] = None,
+    limit: Limit = 50,
+) -> Page[types.Checkpoint]:
+    """Checkpoints and tokenizers, newest first."""
+    for pointer, text in (("/run", run), ("/stage", stage)):
+        check_text(text or "", pointer)
+    query = select(Checkpoint, Run).join(Run, Run.id == Checkpoint.run_id)
+    if run is not None:
+        query = query.where(Checkpoint.run_id == run)
+    if stage is not None:
+        query = query.where(Checkpoint.stage == stage)
+    if before := decode(cursor):
+        moment, last_id = before
+        older = Checkpoint.created_at < moment
+        query = query.where(older | ((Checkpoint.created_at == moment) & (Checkpoint.id < last_id)))
+    query = query.order_by(Checkpoint.created_at.desc(), Checkpoint.id.desc()).limit(limit + 1)
+    rows = [(checkpoint, owner) for checkpoint, owner in (await session.execute(query)).tuples()]
+    return Page(
+        items=[checkpoint_view(owner, checkpoint) for checkpoint, owner in rows[:limit]],
+        next_cursor=next_cursor([checkpoint for checkpoint, _ in rows], limit),
+    )
+
+
+@router.get("/runs/{run_id}/checkpoints")
+async def run_checkpoints(run_id: str, session: Read) -> Page[types.Checkpoint]:
+    """Checkpoints of one run, oldest step first."""
+    run = await runs.get(session, run_id)
+    query = select(Checkpoint).where(Checkpoint.run_id == run.id).order_by(Checkpoint.step)
+    return Page(items=[checkpoint_view(run, row) for row in await session.scalars(query)])
+
+
+@router.get("/checkpoints/{checkpoint_id}")
+async def get_checkpoint(checkpoint_id: str, session: Read) -> types.Checkpoint:
+    checkpoint, run = await _find(session, checkpoint_id)
+    return checkpoint_view(run, checkpoint)
+
+
+@router.get("/checkpoints/{checkpoint_id}/download", response_class=StreamingResponse)
+async def download_checkpoint(checkpoint_id: str, session: Read, services: ServicesDep) -> StreamingResponse:
+    """The checkpoint's files as an uncompressed tar archive."""
+    checkpoint, run = await _find(session, checkpoint_id)
+    try:
+        directory = resolve_under(services.settings.base_dir, checkpoint.path)
+    except ValueError:
+        directory = Path("/nonexistent")
+    if not directory.is_dir():
+        raise NotFound(f"the files of checkpoint {checkpoint_id} are not on this host")
+    name = f"{run.id}_step_{checkpoint.step:06d}"
+    headers = {"content-disposition": f'attachment; filename="{name}.tar"'}
+    return StreamingResponse(_tar(directory, name), media_type="application/x-tar", headers=headers)
+
+
+async def _find(session: AsyncSession, checkpoint_id: str) -> tuple[Checkpoint, Run]:
+    checkpoint = await session.get(Checkpoint, checkpoint_id) if is_id(checkpoint_id) else None
+    if checkpoint is None:
+        raise NotFound(f"there is no checkpoint {checkpoint_id!r}")
+    return checkpoint, await runs.get(session, checkpoint.run_id)
+
+
+def _tar(directory: Path, name: str) -> Iterator[bytes]:
+    """The archive as a stream: header, content and padding of each regular file, then the end."""
+    for file in sorted(directory.iterdir()):
+        if not file.is_file() or file.is_symlink():
+            continue
+        with file.open("rb") as source:
+            info = tarfile.TarInfo(f"{name}/{file.name}")
+            info.size = os.fstat(source.fileno()).st_size
+            yield info.tobuf(tarfile.PAX_FORMAT)
+            while data := source.read(1024 * 1024):
+                yield data
+            yield b"\0" * (-info.size % tarfile.BLOCKSIZE)
+    yield b"\0" * (2 * tarfile.BLOCKSIZE)

@@ -1,3 +1,130 @@
-from fastapi import APIRouter
+"""Live streams of a run: WebSocket, and server-sent events for clients that only read."""
 
-router = APIRouter()
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Query
+from fastapi.responses import StreamingResponse
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from server.app_version import VERSION
+from server.deps import Read, ServicesDep, services
+from server.live.stream import CHANNELS, Frame, RunStream
+from server.problems import NotFound
+from server.runs import repository as runs
+
+router = APIRouter(tags=["live"])
+#: a reader that takes longer than this for one frame is cut off; its socket holds all that is buffered
+SEND_S = 10.0
+PING_S = 15.0
+MAX_CURSOR = 2**62
+Cursor = Annotated[int, Query(ge=0, le=MAX_CURSOR)]
+
+
+@router.websocket("/runs/{run_id}/stream")
+async def stream(socket: WebSocket, run_id: str) -> None:
+    """See docs: frames `welcome`, `batch`, `rewind`, `state`, `end`, `error`; come back with `after`."""
+    here = services(socket)
+    await socket.accept()
+    try:
+        async with here.db.read() as session:
+            await runs.get(session, run_id)
+    except NotFound:
+        await socket.send_json({"op": "error", "code": "not_found"})
+        await socket.close(4404)
+        return
+    cursors = _cursors(dict(socket.query_params))
+    live = RunStream(here.db, here.hub, run_id, cursors)
+    await _send(socket, {"op": "welcome", "version": VERSION, "run": run_id, "channels": list(CHANNELS)})
+    reader = asyncio.create_task(_listen(socket, live))
+    writer = asyncio.create_task(_write(socket, live))
+    done, _ = await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
+    for task in (reader, writer):
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, WebSocketDisconnect, RuntimeError):
+            await task
+    if writer in done and reader not in done:
+        with contextlib.suppress(RuntimeError):
+            await socket.close(4408 if isinstance(writer.exception(), TimeoutError) else 1000)
+
+
+async def _write(socket: WebSocket, live: RunStream) -> None:
+    async for frame in live.frames():
+        if frame is not None:
+            await _send(socket, frame)
+
+
+async def _send(socket: WebSocket, frame: Frame) -> None:
+    await asyncio.wait_for(socket.send_text(orjson.dumps(frame).decode()), SEND_S)
+
+
+async def _listen(socket: WebSocket, live: RunStream) -> None:
+    """Subscriptions and pings; returns when the reader has gone."""
+    with contextlib.suppress(WebSocketDisconnect):
+        while True:
+            try:
+                frame: Any = orjson.loads(await socket.receive_text())
+            except (orjson.JSONDecodeError, KeyError):
+                frame = None
+            match frame:
+                case {"op": "ping"}:
+                    await _send(socket, {"op": "pong"})
+                case {"op": "hello"}:
+                    pass  # the service is open on loopback; there is nothing to check yet
+                case {"op": "subscribe", "channel": str(channel)} if channel in CHANNELS:
+                    live.cursors[channel] = _cursor(frame.get("after"))
+                    live.hub.notify(live.run_id)
+                case _:
+                    await _send(socket, {"op": "error", "code": "invalid_frame"})
+
+
+@router.get("/runs/{run_id}/stream", response_class=StreamingResponse)
+async def events(
+    run_id: str,
+    session: Read,
+    here: ServicesDep,
+    channels: Annotated[str, Query(max_length=64)] = "log,metric,state",
+    after_log: Cursor = 0,
+    after_metric: Cursor = 0,
+    after_state: Cursor = 0,
+) -> StreamingResponse:
+    """The same frames as server-sent events, one per `data:` line."""
+    await runs.get(session, run_id)
+    after = {"after_log": after_log, "after_metric": after_metric, "after_state": after_state}
+    cursors = _cursors({"channels": channels, **{key: str(value) for key, value in after.items()}})
+    live = RunStream(here.db, here.hub, run_id, cursors)
+    return StreamingResponse(
+        _sse(live),
+        media_type="text/event-stream",
+        headers={"cache-control": "no-store", "x-accel-buffering": "no"},
+    )
+
+
+async def _sse(live: RunStream) -> AsyncIterator[bytes]:
+    silent_s = 0.0
+    async for frame in live.frames():
+        if frame is not None:
+            silent_s = 0.0
+            yield b"data: " + orjson.dumps(frame) + b"\n\n"
+            continue
+        silent_s += 1.0
+        if silent_s >= PING_S:
+            silent_s = 0.0
+            yield b": ping\n\n"
+
+
+def _cursors(query: dict[str, str]) -> dict[str, int]:
+    wanted = [name for name in query.get("channels", "").split(",") if name in CHANNELS]
+    return {name: _cursor(query.get(f"after_{name}")) for name in wanted}
+
+
+def _cursor(text: Any) -> int:
+    try:
+        return max(0, min(MAX_CURSOR, int(text)))
+    except (TypeError, ValueError):
+        return 0

@@ -1,0 +1,59 @@
+"""What workers ship: log bytes and event lines by offset."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+
+from nanochat_client.types import Acked
+from server.attempts.repository import fenced
+from server.deps import ServicesDep
+from server.problems import ServiceError
+from server.runs.changes import announce
+from server.telemetry import ingest
+from server.tokens import WorkerOnly
+
+router = APIRouter(prefix="/internal/attempts", tags=["internal"], dependencies=[WorkerOnly])
+Offset = Annotated[int, Query(ge=0, lt=2**62)]
+Fence = Annotated[int, Query(ge=0, lt=2**31)]
+
+
+class TooLarge(ServiceError):
+    status, code = 413, "too_large"
+
+
+async def _body(request: Request) -> bytes:
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > ingest.MAX_BODY_BYTES:
+            raise TooLarge(f"send at most {ingest.MAX_BODY_BYTES} bytes at once")
+        parts.append(part)
+    return b"".join(parts)
+
+
+@router.put("/{attempt_id}/log")
+async def put_log(
+    attempt_id: str, offset: Offset, fence: Fence, request: Request, services: ServicesDep
+) -> Acked:
+    """Bytes of the attempt's run.log that start at `offset`."""
+    data = await _body(request)
+    async with services.db.write() as session:
+        attempt, run = await fenced(session, attempt_id, fence)
+        acked = await ingest.store_log(session, attempt, run, offset, data)
+        announce(session, services.hub, run.id)
+    return Acked(acked=acked)
+
+
+@router.post("/{attempt_id}/events")
+async def post_events(
+    attempt_id: str, offset: Offset, fence: Fence, request: Request, services: ServicesDep
+) -> Acked:
+    """Bytes of the attempt's events.jsonl that start at `offset`; whole lines count."""
+    data = await _body(request)
+    async with services.db.write() as session:
+        attempt, run = await fenced(session, attempt_id, fence)
+        acked = await ingest.store_events(session, attempt, run, offset, data)
+        announce(session, services.hub, run.id)
+    return Acked(acked=acked)

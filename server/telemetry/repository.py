@@ -1,0 +1,101 @@
+"""Reading what runs have said: log bytes, events, metric series, evaluations."""
+
+from __future__ import annotations
+
+import codecs
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from server.models import Evaluation, Event, LogChunk, MetricPoint, Run
+
+
+async def log_bytes(session: AsyncSession, run_id: str, after: int, limit: int) -> bytes:
+    """Up to `limit` bytes of the run's log from offset `after` on."""
+    query = select(LogChunk).where(
+        LogChunk.run_id == run_id, LogChunk.last > after, LogChunk.first < after + limit
+    )
+    chunks = await session.scalars(query.order_by(LogChunk.first))
+    return b"".join(chunk.data[max(0, after - chunk.first) :] for chunk in chunks)[:limit]
+
+
+def decode_prefix(data: bytes, final: bool) -> tuple[str, int]:
+    """Text of `data` and how many bytes it took: a character that is cut at the end waits for its rest.
+
+    Bytes that are no UTF-8 become U+FFFD. `final`: nothing follows, so nothing waits.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    text = decoder.decode(data, final)
+    return text, len(data) - len(decoder.getstate()[0])
+
+
+async def log_stream(session: AsyncSession, run_id: str, piece: int = 512 * 1024) -> AsyncIterator[bytes]:
+    """The whole log, piece by piece."""
+    offset = 0
+    while data := await log_bytes(session, run_id, offset, piece):
+        yield data
+        offset += len(data)
+
+
+async def search_log(
+    session: AsyncSession, run: Run, needle: str, after: int, limit: int
+) -> tuple[list[tuple[int, str]], int]:
+    """Up to `limit` whole lines that hold `needle` (any case), with offsets, and where the search stopped."""
+    wanted = needle.casefold()
+    found: list[tuple[int, str]] = []
+    rest, offset, position = b"", after, after
+    while data := await log_bytes(session, run.id, position, 512 * 1024):
+        position += len(data)
+        *lines, rest = (rest + data).split(b"\n")
+        for line in [*lines, rest] if position >= run.log_end else lines:
+            text = line.decode("utf-8", "replace")
+            if wanted in text.casefold():
+                found.append((offset, text))
+                if len(found) >= limit:
+                    return found, min(offset + len(line) + 1, run.log_end)
+            offset += len(line) + 1
+    return found, run.log_end
+
+
+async def events(
+    session: AsyncSession, run_id: str, after: int, limit: int, kinds: Sequence[str] = ()
+) -> Sequence[Event]:
+    """Events with a sequence number above `after`, oldest first."""
+    query = select(Event).where(Event.run_id == run_id, Event.seq > after)
+    if kinds:
+        query = query.where(Event.kind.in_(kinds))
+    return (await session.scalars(query.order_by(Event.seq).limit(limit))).all()
+
+
+async def series(
+    session: AsyncSession, run_id: str, keys: Sequence[str]
+) -> dict[str, list[tuple[int, float, float | None]]]:
+    """(step, t, value) by key, in order of step; of all keys when none is named."""
+    query = select(MetricPoint.key, MetricPoint.step, MetricPoint.t, MetricPoint.value)
+    query = query.where(MetricPoint.run_id == run_id)
+    if keys:
+        query = query.where(MetricPoint.key.in_(keys))
+    found: dict[str, list[tuple[int, float, float | None]]] = defaultdict(list)
+    for key, step, t, value in (
+        await session.execute(query.order_by(MetricPoint.key, MetricPoint.step))
+    ).tuples():
+        found[key].append((step, t, value))
+    return found
+
+
+async def evaluations(
+    session: AsyncSession, run_id: str | None, pipeline_id: str | None, name: str | None, limit: int
+) -> Sequence[Evaluation]:
+    """Results, newest first."""
+    query = select(Evaluation)
+    if run_id is not None:
+        query = query.where(Evaluation.run_id == run_id)
+    if pipeline_id is not None:
+        query = query.join(Run, Run.id == Evaluation.run_id).where(Run.pipeline_id == pipeline_id)
+    if name is not None:
+        query = query.where(Evaluation.name == name)
+    return (
+        await session.scalars(query.order_by(Evaluation.created_at.desc(), Evaluation.id).limit(limit))
+    ).all()

@@ -1,0 +1,229 @@
+"""The whole way, as a user walks it: start everything, press the button in a browser, read the answer.
+
+Real server, Valkey, worker, torchrun with two ranks, engine process and Chromium. The pipeline is the
+shipped demo with less of everything: its text is this repository's prose, its runs have few steps.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from tests.services import eventually
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: `make test` installs it")
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+REPO = Path(__file__).resolve().parents[2]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+]
+
+
+@dataclass
+class Up:
+    """The running service, started as `make up` starts it."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    base: Path
+
+    def processes(self) -> list[psutil.Process]:
+        """Every process that works for this base directory."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get("NANOCHAT_BASE_DIR") == str(self.base):
+                    found.append(process)
+            except (psutil.Error, OSError):
+                continue
+        return found
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[Up]:
+    base, port = tmp_path / "base", free_port()
+    base.mkdir()
+    environ = {
+        **{key: value for key, value in os.environ.items() if not key.startswith("NANOCHAT_")},
+        "NANOCHAT_BASE_DIR": str(base),
+        "NANOCHAT_PORT": str(port),
+    }
+    log = (tmp_path / "up.log").open("wb")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "server.up"], cwd=REPO, env=environ, stdout=log, stderr=subprocess.STDOUT
+    )
+    service = Up(process, f"http://127.0.0.1:{port}", base)
+    try:
+        eventually(lambda: process.poll() is not None or ready(service.url), 60)
+        assert process.poll() is None, (tmp_path / "up.log").read_text()
+        yield service
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+        code = process.wait(60)
+        log.close()
+        left = service.processes()
+        for survivor in left:
+            survivor.kill()
+        print((tmp_path / "up.log").read_text()[-4000:])
+        assert left == [], f"Ctrl-C left {left}"
+        assert code in (0, 130)
+
+
+def ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz").status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+@pytest.fixture
+def page() -> Iterator[Any]:
+    executable = shutil.which("chromium") or shutil.which("chromium-browser")
+    with playwright.sync_playwright() as runner:
+        browser = runner.chromium.launch(executable_path=executable, args=FLAGS)
+        page = browser.new_page()
+        page.set_default_timeout(15_000)
+        yield page
+        browser.close()
+
+
+def smaller_demo(route: Any, corpus: Path) -> None:
+    """The button's own request, with less of everything."""
+    if route.request.method != "POST":
+        route.continue_()
+        return
+    body = json.loads(route.request.post_data)
+    body["overrides"] = {
+        "tokenizer": {"data": str(corpus), "vocab_size": 512},
+        "base": {
+            "data": str(corpus),
+            "depth": 2,
+            "num_iterations": 10,
+            "max_seq_len": 128,
+            "device_batch_size": 4,
+            "total_batch_size": 1024,
+            "eval_every": 10,
+            "eval_tokens": 1024,
+            "sample_every": 0,
+        },
+        "sft": {"num_iterations": 20, "max_seq_len": 128},
+        "chat_eval": {"max_problems": 4, "max_new_tokens": 16},
+    }
+    route.continue_(post_data=json.dumps(body))
+
+
+def test_the_button_trains_a_model_that_answers(up: Up, page: Any, tmp_path: Path) -> None:
+    corpus = tmp_path / "prose"
+    corpus.mkdir()
+    for index, file in enumerate(sorted(REPO.glob("docs/**/*.md"))):
+        for number, paragraph in enumerate(file.read_text().split("\n\n")):
+            (corpus / f"{index:03d}_{number:03d}.txt").write_text(paragraph)
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.route("**/pipelines", lambda route: smaller_demo(route, corpus))
+
+    page.goto(f"{up.url}/")
+    page.get_by_role("button", name="Train the demo").click()
+    page.get_by_role("link", name="Chat with it").wait_for(timeout=150_000)
+    page.get_by_role("link", name="Chat with it").click()
+    page.get_by_role("textbox", name="Message").fill("Who are you?")
+    page.get_by_role("button", name="Send").click()
+    answer = page.get_by_test_id("answer").last
+    eventually(lambda: answer.inner_text().strip(), 30)
+
+    with httpx.Client(base_url=up.url, timeout=30) as api:
+        runs = {run["stage"]: run for run in api.get("/runs").json()["items"]}
+        assert {run["state"] for run in runs.values()} == {"succeeded"}
+        assert set(runs) == {"tokenizer", "base", "sft", "chat_eval"}
+        assert runs["base"]["step"] == runs["base"]["steps"] == 10
+        metrics = api.get(f"/runs/{runs['base']['id']}/metrics", params={"keys": "train/loss"}).json()
+        assert metrics["series"][0]["x"] == list(range(1, 11))
+        log = api.get(f"/runs/{runs['base']['id']}/logs", params={"format": "text"}).text
+        assert "2 rank(s)" in log
+        scores = {row["name"] for row in api.get("/evaluations").json()["items"]}
+        assert {"chat_eval", "chat_eval/before"} <= scores
+        checkpoint = api.get("/checkpoints", params={"stage": "sft"}).json()["items"][0]
+        assert (up.base / checkpoint["path"] / "model.safetensors").is_file()
+        reply = api.post(
+            "/v1/chat/completions",
+            json={
+                "model": "latest",
+                "messages": [{"role": "user", "content": "Who are you?"}],
+                "max_tokens": 8,
+            },
+        ).json()
+        assert reply["choices"][0]["message"]["role"] == "assistant"
+        assert 0 < reply["usage"]["completion_tokens"] <= 8
+    assert errors == []
+
+
+def test_killing_the_worker_does_not_leave_a_run_running_for_ever(up: Up, tmp_path: Path) -> None:
+    corpus = tmp_path / "prose"
+    corpus.mkdir()
+    for number in range(40):
+        (corpus / f"{number}.txt").write_text(f"Number {number} follows {number - 1}. " * 30)
+    with httpx.Client(base_url=up.url, timeout=30) as api:
+
+        def run(run_id: str) -> dict[str, Any]:
+            return dict(api.get(f"/runs/{run_id}").json())
+
+        def post(**body: Any) -> str:
+            answer = api.post("/runs", json=body)
+            assert answer.status_code == 201, answer.text
+            return str(answer.json()["id"])
+
+        tokenizer = post(stage="tokenizer", overrides={"data": str(corpus), "vocab_size": 300})
+        base = post(
+            stage="base",
+            config="debug_cpu",
+            parent=tokenizer,
+            overrides={
+                "data": str(corpus),
+                "max_seq_len": 64,
+                "total_batch_size": 512,
+                "num_iterations": 400,
+                "save_every": 20,
+                "eval_every": 0,
+                "sample_every": 0,
+            },
+        )
+        eventually(lambda: run(base)["state"] == "running" and (run(base)["step"] or 0) > 40, 90, every_s=0.2)
+        workers = [p for p in up.processes() if p.cmdline()[1:3] == ["-m", "worker"]]
+        assert workers
+        for process in workers:
+            process.kill()
+        final = eventually(
+            lambda: run(base) if run(base)["state"] in ("succeeded", "failed") else None, 120, every_s=0.2
+        )
+        assert final["state"] == "succeeded", final
+        assert final["attempt"] >= 1
+        steps = api.get(f"/runs/{base}/metrics", params={"keys": "train/loss"}).json()["series"][0]["x"]
+        assert steps == list(range(1, 401))

@@ -1,0 +1,151 @@
+"""`python -m worker`: register this host, keep one slot process per GPU (or one for the CPU) alive.
+
+At start every process that still carries the marker of an attempt of this base directory is ended, so
+that registering is proof: nothing of earlier attempts lives on this host.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import platform
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+
+from nanochat_client.types import WorkerRegister, WorkerRegistered
+from worker import processes
+from worker.api import Api, Away, Refused, insist
+from worker.host import Host, host_id
+from worker.jobs import live_file
+from worker.settings import WorkerSettings
+
+log = logging.getLogger("worker")
+TOKEN_WAIT_S = 60.0
+
+
+class Supervisor:
+    """Registration, reports of load, and the slots. `run` returns when asked to stop."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self.settings = settings
+        self.host = Host(settings.base_dir, settings.fake_gpus)
+        self.gpus = self.host.gpus()
+        self.count = max(1, len(self.gpus))
+        self.stopping = False
+        self.slots: list[subprocess.Popen[bytes]] = []
+
+    def run(self) -> int:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        self._sweep()
+        api = Api(self.settings.url, self._token())
+        try:
+            registered = insist(lambda: self._register(api, []), lambda: self.stopping, longest_s=0.5)
+        except Away:
+            return 0
+        log.info(
+            "registered as %s with %d slot(s), %d GPU(s)", registered.worker_id, self.count, len(self.gpus)
+        )
+        while not self.stopping:
+            self._keep_slots(registered)
+            registered = self._report(api, registered)
+            self._wait(self.settings.stats_s)
+        self._stop_slots()
+        api.close()
+        return 0
+
+    def _stop(self, number: int, frame: object) -> None:
+        self.stopping = True
+
+    def _token(self) -> str:
+        deadline = time.monotonic() + TOKEN_WAIT_S
+        while not self.stopping:
+            try:
+                return self.settings.token()
+            except FileNotFoundError:
+                if time.monotonic() > deadline:
+                    raise SystemExit(
+                        "worker: no worker token: set NANOCHAT_WORKER_TOKEN, or start the server "
+                        "with the same NANOCHAT_BASE_DIR first"
+                    ) from None
+            time.sleep(0.1)
+        raise SystemExit(0)
+
+    def _sweep(self) -> None:
+        if count := processes.kill(self.settings.base_dir):
+            log.warning("ended %d process(es) that an earlier worker left behind", count)
+        live = live_file(self.settings.base_dir, "x").parent
+        for note in live.glob("*.json"):
+            note.unlink(missing_ok=True)
+
+    def _register(self, api: Api, live: list[str]) -> WorkerRegistered:
+        body = WorkerRegister(
+            host_id=host_id(self.settings.base_dir),
+            host=platform.node() or "localhost",
+            name=platform.node() or "localhost",
+            slots=self.count,
+            gpus=self.gpus,
+            live_attempts=live,
+        )
+        return api.register(body)
+
+    def _report(self, api: Api, registered: WorkerRegistered) -> WorkerRegistered:
+        try:
+            api.report(registered.worker_id, self.host.stats())
+        except Away:
+            pass  # it comes back; runs go on meanwhile
+        except Refused as refused:
+            if refused.status != 404:
+                raise
+            live = [note.stem for note in live_file(self.settings.base_dir, "x").parent.glob("*.json")]
+            with contextlib.suppress(Away):
+                return self._register(api, live)
+        return registered
+
+    def _keep_slots(self, registered: WorkerRegistered) -> None:
+        self.slots = [slot for slot in self.slots if slot.poll() is None]
+        while len(self.slots) < self.count:
+            command = [sys.executable, "-m", "worker.slot", registered.worker_id, registered.queue]
+            self.slots.append(subprocess.Popen(command, stdin=subprocess.DEVNULL))
+
+    def _stop_slots(self) -> None:
+        """Slots finish warmly, their work-horses stop their trainers: all within the grace period."""
+        for slot in self.slots:
+            with contextlib.suppress(psutil.Error):
+                horses = psutil.Process(slot.pid).children()
+                slot.terminate()
+                for horse in horses:
+                    horse.terminate()
+        deadline = time.monotonic() + self.settings.grace_s + 10
+        for slot in self.slots:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                slot.wait(max(0.1, deadline - time.monotonic()))
+            if slot.poll() is None:
+                slot.kill()
+        processes.kill(self.settings.base_dir)
+
+    def _wait(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while not self.stopping and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+
+def main() -> int:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s worker %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    settings = WorkerSettings()
+    if not settings.redis_url:
+        print(
+            "worker: NANOCHAT_REDIS_URL is not set; `nanochat up` starts a queue of its own", file=sys.stderr
+        )
+        return 2
+    settings.base_dir.mkdir(parents=True, exist_ok=True)
+    return Supervisor(settings).run()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,81 @@
+"""Starting a trainer: argument list, environment, process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from nanochat.paths import attempt_dir, repo_dir
+from nanochat.stages import STAGES
+from nanochat_client.types import Claim
+from worker.processes import die_with_parent
+
+#: what a trainer inherits; everything else (tokens, database URLs) stays out of its environment
+ALLOWED = (
+    "PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "TZ", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "CUDA_HOME",
+    "NANOCHAT_DTYPE", "NANOCHAT_COMPILE", "SSL_CERT_FILE", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY",
+)  # fmt: skip
+ALLOWED_PREFIXES = ("HF_", "NCCL_", "TORCH_", "CUDA_MODULE_", "COVERAGE_")
+
+
+def argv(claim: Claim, config: Path) -> list[str]:
+    """The command of an attempt; torchrun for distributed stages, one rank included."""
+    stage = STAGES[claim.stage]
+    if not stage.distributed:
+        return [sys.executable, "-m", stage.script, "--config", str(config)]
+    return [
+        sys.executable,
+        *("-m", "torch.distributed.run", "--standalone", "--max-restarts", "0"),
+        *("--nproc-per-node", str(claim.processes)),
+        *("-m", stage.script, "--config", str(config)),
+    ]
+
+
+def environment(claim: Claim, base_dir: Path, directory: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment of an attempt's processes: the allow-list and what the trainer needs to know."""
+    kept = {
+        key: value for key, value in environ.items() if key in ALLOWED or key.startswith(ALLOWED_PREFIXES)
+    }
+    return {
+        **kept,
+        "NANOCHAT_BASE_DIR": str(base_dir),
+        "NANOCHAT_RUN_ID": claim.run_id,
+        "NANOCHAT_ATTEMPT_DIR": str(directory),
+        "NANOCHAT_MARKER": claim.attempt_id,
+        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // max(1, claim.processes))),
+        "CUDA_VISIBLE_DEVICES": ",".join(map(str, claim.gpus)),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def start(claim: Claim, base_dir: Path) -> tuple[subprocess.Popen[bytes], Path]:
+    """Write the exact config and start the trainer in a session of its own.
+
+    Returns the process and the attempt's directory. Raises OSError (disk full, read-only).
+    """
+    directory = attempt_dir(base_dir, claim.run_id, claim.number)
+    directory.mkdir(parents=True, exist_ok=True)
+    config = directory / "config.json"
+    config.write_text(json.dumps(claim.config, indent=1))
+    with (directory / "run.log").open("ab") as log:
+        process = subprocess.Popen(
+            argv(claim, config),
+            cwd=repo_dir(),
+            env=environment(claim, base_dir, directory, os.environ),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_with_parent,
+        )
+    return process, directory
+
+
+def _with_parent() -> None:
+    # when the work-horse is killed, torchrun hears it, and forwards it to the ranks: they save and leave
+    die_with_parent(signal.SIGTERM)

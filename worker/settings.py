@@ -1,0 +1,41 @@
+"""Where the worker's things are: read once in `main`, passed on as an argument."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from nanochat import paths
+
+
+class WorkerSettings(BaseSettings):
+    """Environment variables with the prefix NANOCHAT_. Empty strings mean: not set."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="NANOCHAT_",
+        frozen=True,
+        env_ignore_empty=True,
+        extra="ignore",
+        use_attribute_docstrings=True,
+    )
+
+    base_dir: Path = Field(default_factory=paths.base_dir)
+    """Root of all artefacts; the server's, when both run on one host."""
+    url: str = "http://127.0.0.1:8000"
+    """The server."""
+    redis_url: str = ""
+    """The queue; `nanochat up` sets it."""
+    worker_token: SecretStr = SecretStr("")
+    """Secret for /internal; empty: the file worker.token in the base directory."""
+    grace_s: float = Field(default=30.0, ge=0)
+    """Time a trainer has to save and leave before its processes are killed."""
+    fake_gpus: int = Field(default=0, ge=0, le=64)
+    """Declare so many GPUs that do not exist (tests and demonstrations)."""
+    stats_s: float = Field(default=2.0, gt=0)
+    """Time between reports of the host's load."""
+
+    def token(self) -> str:
+        """The worker token. Raises FileNotFoundError when there is none yet."""
+        return self.worker_token.get_secret_value() or (self.base_dir / "worker.token").read_text().strip()

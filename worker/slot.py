@@ -1,0 +1,60 @@
+"""One slot of a worker: an RQ worker process that runs one attempt at a time.
+
+`python -m worker.slot WORKER_ID QUEUE`. Only the message we know is executed: a foreign one, whatever
+it names, is dropped.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from resource import struct_rusage
+
+import redis
+from rq import Queue, Worker
+from rq.job import Job
+from rq.serializers import JSONSerializer
+
+from worker import jobs, processes
+from worker.settings import WorkerSettings
+
+log = logging.getLogger(__name__)
+FUNCTION = "worker.jobs.run_attempt"
+
+
+class SlotWorker(Worker):
+    """RQ's worker with the door closed to foreign messages."""
+
+    def execute_job(self, job: Job, queue: Queue) -> None:
+        if job.func_name != FUNCTION or len(job.args or ()) != 1 or not isinstance(job.args[0], str):
+            log.warning("dropped a foreign message %s: %s", job.id, str(job.func_name)[:200])
+            job.delete()
+            return
+        super().execute_job(job, queue)
+
+
+def main(argv: list[str]) -> int:
+    worker_id, queue_name = argv
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s slot %(message)s", datefmt="%H:%M:%S")
+    processes.die_with_parent(signal.SIGTERM)
+    settings = WorkerSettings()
+    jobs.WORKER_ID = worker_id
+    connection = redis.Redis.from_url(settings.redis_url, health_check_interval=30)
+
+    def on_killed(job: Job, pid: int, status: int, usage: struct_rusage | None) -> None:
+        number = status & 0x7F or None
+        jobs.report_killed(settings, str(job.args[0]), number)
+
+    worker = SlotWorker(
+        [Queue(queue_name, connection=connection, serializer=JSONSerializer)],
+        connection=connection,
+        serializer=JSONSerializer,
+        work_horse_killed_handler=on_killed,
+    )
+    worker.work(logging_level="WARNING", with_scheduler=False)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
