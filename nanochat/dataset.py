@@ -74,9 +74,8 @@ def _build(place: Path, source: str, read: Callable[[], list[str]], say: Callabl
     write_shards(place, read(), source)
     info = json.loads((place / INFO).read_text())
     took_s = time.monotonic() - started
-    say(
-        f"corpus {source}: {info['documents']:,} documents, {info['chars'] / 1e6:.1f}M characters, {took_s:.1f} s"
-    )
+    size = f"{info['documents']:,} documents, {info['chars'] / 1e6:.1f}M characters"
+    say(f"corpus {source}: {size}, {took_s:.1f} s")
 
 
 def _folder(source: str, base: Path) -> Path:

@@ -98,7 +98,7 @@ def fetch_file(url: str, target: Path, tries: int = TRIES, wait_s: float = 1.0) 
         part.replace(target)
         return size
     raise DataError(
-        f"{url} could not be fetched in {tries} tries ({problem}). Check the network, or set HF_ENDPOINT to a "
+        f"{url} could not be fetched in {tries} tries ({problem}). Check the network, set HF_ENDPOINT to a "
         "mirror, or use --source pydocs, which needs no network"
     )
 

@@ -28,7 +28,7 @@ def split_shards(directory: Path) -> tuple[list[Path], Path]:
     found = shards(directory)
     if len(found) < 2:
         raise DataError(
-            f"{directory} holds {len(found)} parquet shard(s), training needs two (the last one is validation); "
+            f"{directory} holds {len(found)} parquet shard(s), training needs two (the last is validation); "
             "run `python -m nanochat.dataset --source …` first"
         )
     return found[:-1], found[-1]

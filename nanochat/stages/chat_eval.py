@@ -12,8 +12,8 @@ class ChatEvalConfig(StageConfig):
 
     checkpoint: str = ""
     """Checkpoint to evaluate: a path, a latest.pt link or an id; empty: the newest."""
-    task_name: str = "identity,spelling,sums"
-    """Tasks, comma-separated."""
+    task_name: str = "identity,smalltalk,spelling,sums"
+    """Tasks, comma-separated: identity, smalltalk, spelling, sums."""
     max_problems: int = Field(default=100, ge=1)
     """Problems per task at most."""
     max_new_tokens: int = Field(default=64, ge=1, le=65536)

@@ -13,8 +13,8 @@ class SftConfig(OptimizerConfig):
 
     mid_checkpoint: str = ""
     """Checkpoint to start from (mid or base): a path, a latest.pt link or an id; empty: the newest."""
-    tasks: str = "identity,spelling,sums"
-    """Mixture to train on, comma-separated: identity, spelling, sums, or paths of JSONL conversations."""
+    tasks: str = "identity,smalltalk,spelling,sums"
+    """Mixture, comma-separated: identity, smalltalk, spelling, sums, or paths of JSONL conversations."""
     task_examples: int = Field(default=8000, ge=1, le=100_000_000)
     """Conversations to draw from the generators together, per epoch."""
     num_epochs: int = Field(default=1, ge=1, le=1000)

@@ -148,9 +148,7 @@ def validate(trainer: Trainer, cfg: BaseConfig, corpus: Path) -> float:
     bpb = bits_per_byte(
         trainer.model, _loader(trainer, cfg, corpus, "val", None), count, token_bytes_V, world
     )
-    trainer.metrics["val/bpb"] = bpb
-    world.events.emit("metric", step=trainer.progress.step, values={"val/bpb": bpb})
-    world.say(f"step {trainer.progress.step}: validation {bpb:.4f} bits per byte")
+    trainer.report("val/bpb", bpb, "bits per byte on validation text")
     return bpb
 
 

@@ -64,6 +64,7 @@ class Trainer:
     metrics: dict[str, float] = field(default_factory=dict)
     stopped: bool = False
     _printed_s: float = -math.inf
+    _saved: Saved | None = None
     _saved_step: int = -1
     _first_step: int = 0
 
@@ -81,7 +82,8 @@ class Trainer:
             world.say(f"going on from {resumed}, step {progress.step}")
             self._saved_step = progress.step
             if world.is_master:  # the event of this checkpoint may have been lost with the trainer
-                self._announce(_saved(resumed), read_meta(resumed)["metrics"])
+                self._saved = _saved(resumed)
+                self._announce(self._saved, read_meta(resumed)["metrics"])
 
     def running(self) -> bool:
         """Whether there is a next step to make."""
@@ -97,9 +99,7 @@ class Trainer:
         progress.tokens += tokens
         progress.seconds += dt_s
         if not math.isfinite(loss):
-            raise NanLoss(
-                f"the loss is {loss} at step {progress.step}: lower matrix_lr and embedding_lr or set grad_clip"
-            )
+            raise NanLoss(f"the loss is {loss} at step {progress.step}: lower the learning rates")
         progress.smooth_loss = SMOOTHING * progress.smooth_loss + (1 - SMOOTHING) * loss
         rate = tokens / dt_s
         self.world.events.metric(
@@ -149,9 +149,19 @@ class Trainer:
             saved = save_checkpoint(place, self.model, self.tokenizer, meta, self.optimizer.state())
             took_s = time.monotonic() - started
             world.say(f"saved {saved.bytes / 1e6:.1f} MB in {took_s:.2f} s to {place}")
+            self._saved = saved
             self._announce(saved, metrics)
         self._saved_step = progress.step
         world.barrier()
+
+    def report(self, name: str, value: float, meaning: str) -> None:
+        """A measurement after the current step; a checkpoint of this step is announced again with it."""
+        self.metrics[name] = value
+        step = self.progress.step
+        self.world.events.emit("metric", step=step, values={name: value})
+        self.world.say(f"step {step}: {name} {value:.4f} ({meaning})")
+        if self._saved is not None and self._saved_step == step:
+            self._announce(self._saved, {"train/loss": self.progress.loss, **self.metrics})
 
     def _announce(self, saved: Saved, metrics: dict[str, float]) -> None:
         sizes = {**self.model.cfg.to_dict(), "params": self.model.num_params()}

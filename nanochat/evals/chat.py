@@ -1,0 +1,160 @@
+"""Stage `chat_eval`: how many held-out problems of each chat task a checkpoint solves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from nanochat.artefacts import checkpoint_path, relative
+from nanochat.chat import render_prompt
+from nanochat.checkpoint import load_model, read_meta
+from nanochat.common import World, setup_training
+from nanochat.configurator import ConfigError
+from nanochat.engine import generate_batch
+from nanochat.evals.intervals import wilson
+from nanochat.gpt import GPT
+from nanochat.paths import find_artefact
+from nanochat.stages import Problem as ConfigProblem
+from nanochat.stages.chat_eval import ChatEvalConfig
+from nanochat.tasks import TASKS, Problem, Task
+from nanochat.tasks.mixture import parse
+from nanochat.tokenizer import Tokenizer
+
+SHOWN_PER_TASK = 5
+STAGES_WITH_CHAT = ("rl", "sft", "mid", "base")
+
+
+@dataclass
+class Score:
+    """Right answers out of `total`, with a few examples."""
+
+    right: int = 0
+    total: int = 0
+    examples: list[dict[str, Any]] = field(default_factory=list)
+
+
+def run(cfg: ChatEvalConfig) -> None:
+    """Score the checkpoint, and before it the one it was trained from when `compare_parent`."""
+    with setup_training(cfg, name="chat_eval") as world:
+        tasks = _tasks(cfg, world)
+        place = checkpoint_path(cfg.checkpoint, world.base, STAGES_WITH_CHAT)
+        meta = read_meta(place)
+        step = int(meta.get("step", 0))
+        world.phase("eval", steps=step)
+        if cfg.compare_parent:
+            if parent := _parent(meta, world):
+                evaluate(cfg, world, tasks, parent, "chat_eval/before", step)
+            else:
+                world.warn(
+                    f"{relative(place, world.base)} names no parent that is still there: no comparison"
+                )
+        evaluate(cfg, world, tasks, place, "chat_eval", step)
+        peak = max(world.gather(world.peak_bytes()))
+        world.events.emit("end", step=step, status="succeeded", peak_bytes=peak)
+
+
+def evaluate(
+    cfg: ChatEvalConfig, world: World, tasks: list[Task], place: Path, name: str, step: int
+) -> dict[str, float]:
+    """Accuracy by task, as an `eval` event and as lines to read. Collective."""
+    model, tokenizer, _ = load_model(place, world.device, world.dtype)
+    model.eval()
+    world.say(f"{name}: {relative(place, world.base)}")
+    values: dict[str, float] = {}
+    counts: dict[str, int] = {}
+    intervals: dict[str, tuple[float, float]] = {}
+    examples: list[dict[str, Any]] = []
+    for task in tasks:
+        score = total_score(world, ask(cfg, world, task, model, tokenizer))
+        low, high = wilson(score.right, score.total)
+        values[task.name] = score.right / score.total
+        counts[task.name] = score.total
+        intervals[task.name] = (round(low, 4), round(high, 4))
+        examples += score.examples
+        percent = 100 * values[task.name]
+        world.say(
+            f"  {task.name:10} {percent:5.1f} %  ({score.right} of {score.total}, "
+            f"95 % interval {100 * low:.0f} … {100 * high:.0f} %)"
+        )
+    details = {
+        "intervals": intervals,
+        "examples": examples[: SHOWN_PER_TASK * 4],
+        "checkpoint": relative(place, world.base),
+    }
+    world.events.emit("eval", step=step, name=name, values=values, counts=counts, details=details)
+    if name == "chat_eval":
+        metrics = {f"chat_eval/{task}": value for task, value in values.items()}
+        world.events.emit("metric", step=step, values=metrics)
+    return values
+
+
+def ask(cfg: ChatEvalConfig, world: World, task: Task, model: GPT, tokenizer: Tokenizer) -> Score:
+    """This rank's share of the problems: every `world.size`-th one."""
+    problems = list(islice(task.problems(), cfg.max_problems))[world.rank :: world.size]
+    prompts = [
+        render_prompt(tokenizer, [{"role": "user", "content": problem.question}]) for problem in problems
+    ]
+    room = model.cfg.sequence_len - max((len(prompt) for prompt in prompts), default=0)
+    answers = generate_batch(
+        model,
+        tokenizer,
+        prompts,
+        max_new_tokens=max(1, min(cfg.max_new_tokens, room)),
+        temperature=cfg.temperature,
+        top_k=cfg.top_k,
+        seed=cfg.seed,
+        batch_size=cfg.batch_size,
+    )
+    score = Score()
+    for problem, ids in zip(problems, answers, strict=True):
+        answer = final_text(tokenizer, ids)
+        right = task.is_right(problem, answer)
+        score.right += right
+        score.total += 1
+        score.examples.append(_example(task, problem, tokenizer.decode(ids), right))
+    return score
+
+
+def final_text(tokenizer: Tokenizer, ids: list[int]) -> str:
+    """What the assistant says after its last tool output."""
+    end = tokenizer.special("<|output_end|>")
+    last = len(ids) - ids[::-1].index(end) if end in ids else 0
+    return tokenizer.decode(ids[last:])
+
+
+def total_score(world: World, mine: Score) -> Score:
+    """The ranks' scores together; wrong answers are shown first, because one learns from them."""
+    scores = world.gather(mine)
+    examples = [example for score in scores for example in score.examples]
+    wrong, right = [e for e in examples if not e["ok"]], [e for e in examples if e["ok"]]
+    shown = [*wrong[: SHOWN_PER_TASK - 2], *right][:SHOWN_PER_TASK]
+    return Score(sum(score.right for score in scores), sum(score.total for score in scores), shown)
+
+
+def _example(task: Task, problem: Problem, answer: str, right: bool) -> dict[str, Any]:
+    return {
+        "task": task.name,
+        "prompt": problem.question,
+        "answer": answer[:500],
+        "expected": problem.expected,
+        "ok": right,
+    }
+
+
+def _tasks(cfg: ChatEvalConfig, world: World) -> list[Task]:
+    tasks, files = parse(cfg.task_name, world.base)
+    if files:
+        raise ConfigError([ConfigProblem("/task_name", f"only {', '.join(TASKS)} can be scored, not files")])
+    return tasks
+
+
+def _parent(meta: dict[str, Any], world: World) -> Path | None:
+    parent = meta.get("parent")
+    if not parent:
+        return None
+    try:
+        return find_artefact(parent["path"], world.base)
+    except FileNotFoundError:
+        return None

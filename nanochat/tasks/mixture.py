@@ -1,0 +1,64 @@
+"""Conversations to fine-tune on: drawn from tasks by their shares, and from JSONL files."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from nanochat.configurator import ConfigError, nearest_name
+from nanochat.errors import DataError
+from nanochat.paths import find_artefact
+from nanochat.stages import Problem as ConfigProblem
+from nanochat.tasks import TASKS, Conversation, Task
+
+
+def parse(names: str, base: Path) -> tuple[list[Task], list[Path]]:
+    """Tasks and JSONL files named in a comma-separated list. Raises ConfigError or DataError."""
+    tasks, files = [], []
+    for name in filter(None, (part.strip() for part in names.split(","))):
+        if name in TASKS:
+            tasks.append(TASKS[name])
+        elif "/" in name or name.endswith(".jsonl"):
+            try:
+                files.append(find_artefact(name, base))
+            except FileNotFoundError as error:
+                raise DataError(f"task {error}") from None
+        else:
+            nearest = nearest_name(name, TASKS)
+            hint = f"; the nearest is {nearest!r}" if nearest else f"; there are {', '.join(TASKS)}"
+            raise ConfigError([ConfigProblem("/tasks", f"there is no task {name!r}{hint}", nearest)])
+    if not tasks and not files:
+        raise ConfigError([ConfigProblem("/tasks", f"no task is named; there are {', '.join(TASKS)}")])
+    return tasks, files
+
+
+def draw(tasks: Sequence[Task], files: Sequence[Path], count: int, seed: int) -> list[Conversation]:
+    """`count` conversations from the tasks by their shares, and all of the files'. Same seed, same list."""
+    rng = random.Random(seed)
+    found = [conversation for file in files for conversation in read_jsonl(file)]
+    if tasks:
+        shares = [task.share for task in tasks]
+        found += [task.conversation(rng) for task in rng.choices(tasks, shares, k=count)]
+    rng.shuffle(found)
+    return found
+
+
+def read_jsonl(file: Path) -> list[Conversation]:
+    """Conversations of a file: a line is `{"messages": [...]}` or the list itself. Raises DataError."""
+    found: list[Conversation] = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{file}, line {number}: {error}") from None
+        messages = value.get("messages") if isinstance(value, dict) else value
+        if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+            raise DataError(f'{file}, line {number}: expected {{"messages": [{{"role", "content"}}, …]}}')
+        found.append(messages)
+    if not found:
+        raise DataError(f"{file} holds no conversation")
+    return found

@@ -1,0 +1,45 @@
+"""Task `spelling`: the letters of a word, one by one.
+
+A word reaches the model as a few tokens; to spell it, it must know the letters inside each of them.
+Answers are "c a t": with blanks every letter is one token, with dashes it would be two.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+from nanochat.tasks.task import Conversation, Problem, dialogue
+from nanochat.tasks.words import split_words, training_word
+
+TRAIN = (
+    "Spell the word {w}.", "Spell the word {w}", "Spell {w}.", "Spell {w}", "spell {w}",
+    "spell the word {w}", "How do you spell {w}?", "Please spell {w}.", "Can you spell the word {w}?",
+    "What are the letters of {w}?", "How do you spell the word {w}?", "Can you spell {w}?",
+    "How is the word {w} written?", "How is {w} written?", "Give me the letters of {w}.",
+)  # fmt: skip
+HELD_OUT = (
+    "Could you spell {w}?",
+    "Please spell the word {w}.",
+    "How is {w} spelled?",
+    "Spell the word {w}.",
+)
+
+
+class Spelling:
+    """Held out: words, and all wordings of the questions but one."""
+
+    name = "spelling"
+    share = 0.48
+
+    def conversation(self, rng: random.Random) -> Conversation:
+        word = training_word(rng)
+        return dialogue(rng.choice(TRAIN).format(w=word), " ".join(word))
+
+    def problems(self) -> Iterator[Problem]:
+        for number, word in enumerate(split_words()[1]):
+            spelled = " ".join(word)
+            yield Problem(HELD_OUT[number % len(HELD_OUT)].format(w=word), spelled, spelled)
+
+    def is_right(self, problem: Problem, text: str) -> bool:
+        return text.strip() == problem.expected

@@ -1,0 +1,173 @@
+"""Stage `sft`: fine-tuning on conversations, loss on the assistant's tokens only.
+
+Conversations of similar length share a micro-batch, so little is computed on padding. Every learned
+token of a step counts the same, on whichever rank and in whichever micro-batch it lies.
+
+# Shapes: B conversations, T tokens, N learned tokens.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nanochat.artefacts import checkpoint_path, reference
+from nanochat.chat import render_conversation
+from nanochat.checkpoint import load_model, read_meta
+from nanochat.common import World, setup_training
+from nanochat.errors import DataError
+from nanochat.gpt import GPT
+from nanochat.schedule import muon_momentum
+from nanochat.stages.sft import SftConfig
+from nanochat.tasks import Conversation
+from nanochat.tasks.mixture import draw, parse
+from nanochat.tasks.task import dialogue
+from nanochat.tokenizer import Tokenizer
+from nanochat.train.batches import Plan, Row, collate, learnable_rows, make_plan
+from nanochat.train.loop import Progress, Trainer, checkpoint_to_resume, make_optimizer
+
+VAL_PROBLEMS = 64  # per task
+
+
+def run(cfg: SftConfig) -> None:
+    """Fine-tune to the end of the mixture, or save and leave when asked to stop."""
+    with setup_training(cfg, name="sft") as world:
+        world.phase("data")
+        parse(cfg.tasks, world.base)  # a wrong name fails before anything is loaded
+        trainer, resumed = prepare(cfg, world)
+        max_tokens = (cfg.max_seq_len or trainer.model.cfg.sequence_len) + 1  # inputs and the last target
+        train(trainer, cfg, Mixture(cfg, world, trainer.tokenizer, max_tokens), resumed)
+
+
+@dataclass
+class Mixture:
+    """The rows of each epoch, made when it begins; the same ones after a resume."""
+
+    cfg: SftConfig
+    world: World
+    tokenizer: Tokenizer
+    max_tokens: int
+
+    def __post_init__(self) -> None:
+        self.tasks, self.files = parse(self.cfg.tasks, self.world.base)
+        self._epoch = -1
+        self._plan: Plan = []
+
+    def rows(self, conversations: list[Conversation]) -> list[Row]:
+        rendered = (render_conversation(self.tokenizer, one, self.max_tokens) for one in conversations)
+        rows = learnable_rows(rendered)
+        if not rows:
+            raise DataError(
+                f"no conversation has an answer within {self.max_tokens - 1} tokens: raise max_seq_len"
+            )
+        return rows
+
+    def plan(self, epoch: int) -> Plan:
+        """The steps of `epoch`; each is a list of micro-batches over all ranks."""
+        if epoch != self._epoch:
+            conversations = draw(self.tasks, self.files, self.cfg.task_examples, self.cfg.seed + epoch)
+            self._epoch = epoch
+            self._plan = make_plan(
+                self.rows(conversations),
+                micro=self.cfg.device_batch_size * self.world.size,
+                per_step=self.cfg.target_examples_per_step,
+                seed=self.cfg.seed + epoch,
+            )
+        return self._plan
+
+    def validation(self) -> list[Row]:
+        """Held-out problems of every task with their model answers; nothing when only files are given."""
+        found = []
+        for task in self.tasks:
+            problems = [problem for problem, _ in zip(task.problems(), range(VAL_PROBLEMS), strict=False)]
+            found += [dialogue(problem.question, problem.answer) for problem in problems]
+        return sorted(self.rows(found), key=lambda row: len(row[0])) if found else []
+
+
+def prepare(cfg: SftConfig, world: World) -> tuple[Trainer, Path | None]:
+    """Model and optimizer from the parent checkpoint, or from one of this run; steps are set by `train`."""
+    parent = checkpoint_path(cfg.mid_checkpoint, world.base, ("mid", "base"))
+    tag = cfg.model_tag or world.run_id or f"d{read_meta(parent)['model_config']['n_layer']}"
+    resumed = checkpoint_to_resume(cfg, world, "sft", tag)
+    model, tokenizer, meta = load_model(resumed or parent, world.device, world.dtype)
+    if cfg.max_seq_len > model.cfg.sequence_len:
+        model.reset_rotary(cfg.max_seq_len)
+    ours: dict[str, Any]
+    if resumed:
+        progress = Progress(**meta["progress"])
+        ours = {"parent": meta["parent"], "resumed_from": reference(resumed, world.base)}
+    else:
+        progress = Progress()
+        ours = {"parent": reference(parent, world.base)}
+        world.say(f"starting from {parent}")
+    optimizer = make_optimizer(model, cfg, resumed)
+    return Trainer(world, cfg, "sft", tag, 0, model, tokenizer, optimizer, ours, progress), resumed
+
+
+def train(trainer: Trainer, cfg: SftConfig, mixture: Mixture, resumed: Path | None) -> None:
+    """The loop. The learning rate falls linearly from `init_lr_frac` to 0."""
+    world, model, optimizer, progress = trainer.world, trainer.model, trainer.optimizer, trainer.progress
+    per_epoch = len(mixture.plan(0))
+    trainer.steps = cfg.num_iterations if cfg.num_iterations > 0 else per_epoch * cfg.num_epochs
+    validation = mixture.validation()
+    trainer.begin(resumed)
+    while trainer.running():
+        started = time.monotonic()
+        epoch, at = divmod(progress.step, per_epoch)
+        micro_batches = mixture.plan(epoch)[at]
+        learned = sum(sum(mask[1:]) for rows in micro_batches for _, mask in rows)
+        seen = sum(len(ids) for rows in micro_batches for ids, _ in rows)
+        nats = torch.zeros((), device=world.device)
+        optimizer.zero()
+        for rows in micro_batches:
+            x_BT, y_BT = collate(rows[world.rank :: world.size], trainer.tokenizer, world.device)
+            micro_nats = answer_nats(model, x_BT, y_BT)
+            # gradients are averaged over ranks: × size makes the average a sum
+            torch.autograd.backward(micro_nats * (world.size / learned))
+            nats += micro_nats.detach()
+        world.mean_(optimizer.flat)
+        norm = optimizer.clip(0.0)
+        scale = cfg.init_lr_frac * (1 - progress.step / trainer.steps)
+        optimizer.step(scale, muon_momentum(progress.step, warmup_steps=50))
+        total, stops = world.sum(float(nats), world.stop)
+        trainer.stopped = stops > 0
+        trainer.after_step(total / learned, seen, time.monotonic() - started, norm, scale)
+        if trainer.stopped or progress.step == trainer.steps or trainer.due(cfg.save_every):
+            trainer.save()
+        if trainer.due(cfg.eval_every):
+            validate(trainer, cfg, validation)
+    trainer.end()
+
+
+def answer_nats(model: GPT, x_BT: Tensor, y_BT: Tensor) -> Tensor:
+    """Cross-entropy summed over the learned tokens; logits are computed for those only."""
+    keep_BT = y_BT >= 0
+    logits_NV = model.logits(model.hidden(x_BT)[keep_BT])
+    return F.cross_entropy(logits_NV, y_BT[keep_BT], reduction="sum")
+
+
+@torch.no_grad()
+def validate(trainer: Trainer, cfg: SftConfig, rows: list[Row]) -> None:
+    """Loss on held-out problems, in nats per learned token."""
+    world = trainer.world
+    if not rows:
+        return
+    trainer.model.eval()
+    nats = tokens = 0.0
+    size = cfg.device_batch_size
+    batches = [rows[start : start + size] for start in range(0, len(rows), size)][
+        : cfg.eval_steps * world.size
+    ]
+    for batch in batches[world.rank :: world.size]:
+        x_BT, y_BT = collate(batch, trainer.tokenizer, world.device)
+        nats += float(answer_nats(trainer.model, x_BT, y_BT))
+        tokens += float((y_BT >= 0).sum())
+    trainer.model.train()
+    nats, tokens = world.sum(nats, tokens)
+    trainer.report("sft/val_loss", nats / tokens, "nats per token on held-out problems")

@@ -1,0 +1,20 @@
+"""Fine-tune on conversations: `python scripts/chat_sft.py [--mid_checkpoint PATH] [--key=value …]`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a bare checkout
+
+
+def main() -> None:
+    from nanochat.configurator import config_from_argv
+    from nanochat.stages import STAGES
+
+    config = config_from_argv(STAGES["sft"], sys.argv[1:])
+    from nanochat.train import sft  # after the flags: --help loads no torch
+
+    sft.run(config)
+
+
+if __name__ == "__main__":
+    main()
