@@ -1,0 +1,121 @@
+/** The frame around every page: navigation, theme, connection. */
+import { Component, type ReactNode, useEffect, useSyncExternalStore } from "react";
+import { useSystemFeed } from "./live/systemFeed";
+import { ChatPage } from "./pages/Chat";
+import { HomePage } from "./pages/Home";
+import { PipelinePage } from "./pages/Pipeline";
+import { RunPage } from "./pages/Run";
+import { RunsPage } from "./pages/Runs";
+import { SystemPage } from "./pages/System";
+import { Link, useRoute } from "./router";
+import { chooseTheme, currentTheme, themeChanged } from "./theme";
+import { t } from "./texts";
+import { LinkButton, LiveDot, Page } from "./ui/basics";
+
+const NAV = [
+  { to: "/", label: t.app.home, rooms: [undefined, "pipelines"] },
+  { to: "/runs", label: t.app.runs, rooms: ["runs"] },
+  { to: "/chat", label: t.app.chat, rooms: ["chat"] },
+  { to: "/system", label: t.app.system, rooms: ["system"] },
+] as const;
+
+export function App() {
+  const { parts, query } = useRoute();
+  const status = useSystemFeed();
+  const here = NAV.find(({ rooms }) => (rooms as readonly (string | undefined)[]).includes(parts[0]));
+
+  useEffect(() => {
+    document.title = here && here.to !== "/" ? `${here.label} · ${t.app.name}` : t.app.name;
+  }, [here]);
+
+  return (
+    <>
+      <a href="#content" className="sr-only focus:not-sr-only focus:fixed focus:top-2 focus:left-2 focus:z-20 focus:bg-card focus:p-2">
+        {t.app.skip}
+      </a>
+      <header className="sticky top-0 z-10 border-b border-line bg-card">
+        <div className="mx-auto flex h-12 max-w-7xl items-center gap-1 px-3 sm:gap-2 sm:px-6">
+          <Link to="/" aria-label={t.app.name} className="mr-1 flex items-center gap-2 font-semibold tracking-tight sm:mr-4">
+            <svg aria-hidden viewBox="0 0 32 32" className="size-6 text-accent">
+              <path d="M6 7c6 13 12 15 20 17" fill="none" stroke="currentColor" strokeWidth="3.5" strokeLinecap="round" />
+              <circle cx="26" cy="24" r="3.4" fill="currentColor" />
+            </svg>
+            <span className="hidden sm:inline">{t.app.name}</span>
+          </Link>
+          <nav aria-label={t.app.nav} className="flex h-full">
+            {NAV.map(({ to, label }) => (
+              <Link
+                key={to}
+                to={to}
+                aria-current={here?.to === to ? "page" : undefined}
+                className="-mb-px flex items-center border-b-2 border-transparent px-2 text-soft hover:text-ink aria-[current]:border-accent aria-[current]:text-ink sm:px-3"
+              >
+                {label}
+              </Link>
+            ))}
+          </nav>
+          <div className="ml-auto flex items-center gap-2">
+            {status !== "live" && <LiveDot status={status} />}
+            <ThemeToggle />
+          </div>
+        </div>
+      </header>
+      <main id="content" tabIndex={-1} className="mx-auto max-w-7xl px-3 py-4 outline-none sm:px-6 sm:py-6">
+        <Guard key={parts.join("/")}>{page(parts, query)}</Guard>
+      </main>
+    </>
+  );
+}
+
+function page(parts: string[], query: URLSearchParams): ReactNode {
+  const [room, id] = parts;
+  if (room === undefined) return <HomePage />;
+  if (room === "runs") return id ? <RunPage runId={id} /> : <RunsPage />;
+  if (room === "pipelines" && id) return <PipelinePage pipelineId={id} />;
+  if (room === "system") return <SystemPage />;
+  if (room === "chat") return <ChatPage wanted={query.get("model")} />;
+  return (
+    <Page title={t.app.notFound}>
+      <LinkButton to="/" className="self-start">
+        {t.app.goHome}
+      </LinkButton>
+    </Page>
+  );
+}
+
+function ThemeToggle() {
+  const theme = useSyncExternalStore(themeChanged, currentTheme);
+  const other = theme === "dark" ? "light" : "dark";
+  const label = theme === "dark" ? t.app.themeLight : t.app.themeDark;
+  return (
+    <button
+      type="button"
+      aria-label={label}
+      title={label}
+      onClick={() => chooseTheme(other)}
+      className="flex size-8 items-center justify-center rounded-md text-soft hover:bg-well hover:text-ink"
+    >
+      <svg aria-hidden viewBox="0 0 20 20" className="size-4" fill="none" stroke="currentColor" strokeWidth="1.6">
+        {theme === "dark" ? (
+          <>
+            <circle cx="10" cy="10" r="3.6" />
+            <path d="M10 1.5v2M10 16.500v2M1.500 10h2M16.500 10h2M4 4l1.400 1.400M14.600 14.600L16 16M4 16l1.400-1.400M14.600 5.400L16 4" strokeLinecap="round" />
+          </>
+        ) : (
+          <path d="M16.500 12.200A7 7 0 0 1 7.800 3.500a7 7 0 1 0 8.700 8.700z" strokeLinejoin="round" />
+        )}
+      </svg>
+    </button>
+  );
+}
+
+/** A page that throws leaves the navigation usable. */
+class Guard extends Component<{ children: ReactNode }, { broken: boolean }> {
+  override state = { broken: false };
+  static getDerivedStateFromError() {
+    return { broken: true };
+  }
+  override render() {
+    return this.state.broken ? <p role="alert">{t.app.brokePage}</p> : this.props.children;
+  }
+}

@@ -1,0 +1,125 @@
+/** Everything the pages read and do, as TanStack Query hooks. Live pages invalidate these when told of a change;
+ *  polling is the fallback for when the websocket is away. */
+import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { api, getJson, unwrap } from "./client";
+import type { Checkpoint, Evaluation, Metrics, Model, Page, RunCreate, RunState, Sample } from "./types";
+import { hasEnded } from "./types";
+
+const SLOW_MS = 15_000;
+const FAST_MS = 3_000;
+const id = (run_id: string) => ({ params: { path: { run_id } } });
+
+export type RunFilter = { stage?: string; state?: RunState[]; limit?: number };
+
+export function useRuns(filter: RunFilter = {}) {
+  return useQuery({
+    queryKey: ["runs", filter],
+    queryFn: () => unwrap(api.GET("/runs", { params: { query: { limit: 100, ...filter } } })),
+    refetchInterval: SLOW_MS,
+    placeholderData: (previous) => previous,
+  });
+}
+
+export function useRun(runId: string) {
+  return useQuery({
+    queryKey: ["run", runId],
+    queryFn: () => unwrap(api.GET("/runs/{run_id}", id(runId))),
+    refetchInterval: ({ state }) => (state.data && hasEnded(state.data.state) ? false : FAST_MS),
+  });
+}
+
+export function usePipelines(limit = 20) {
+  return useQuery({
+    queryKey: ["pipelines", limit],
+    queryFn: () => unwrap(api.GET("/pipelines", { params: { query: { limit } } })),
+    refetchInterval: SLOW_MS,
+  });
+}
+
+export function usePipeline(pipelineId: string) {
+  return useQuery({
+    queryKey: ["pipeline", pipelineId],
+    queryFn: () => unwrap(api.GET("/pipelines/{pipeline_id}", { params: { path: { pipeline_id: pipelineId } } })),
+    refetchInterval: ({ state }) => (state.data && hasEnded(state.data.state) ? false : FAST_MS),
+  });
+}
+
+export function useStages() {
+  return useQuery({ queryKey: ["stages"], queryFn: () => unwrap(api.GET("/stages")), staleTime: Infinity });
+}
+
+export function useSystem() {
+  return useQuery({
+    queryKey: ["system"],
+    queryFn: () => unwrap(api.GET("/system")),
+    refetchInterval: SLOW_MS,
+    staleTime: FAST_MS,
+  });
+}
+
+export function useAttempts(runId: string) {
+  return useQuery({ queryKey: ["run", runId, "attempts"], queryFn: () => unwrap(api.GET("/runs/{run_id}/attempts", id(runId))) });
+}
+
+export const metricsKey = (runId: string) => ["run", runId, "metrics"] as const;
+export const getMetrics = (runId: string) => getJson<Metrics>(`/runs/${runId}/metrics?max_points=2000`);
+
+export function useSamples(runId: string) {
+  return useQuery({ queryKey: ["run", runId, "samples"], queryFn: () => getJson<Page<Sample>>(`/runs/${runId}/samples`) });
+}
+
+export function useCheckpoints(runId: string) {
+  return useQuery({
+    queryKey: ["run", runId, "checkpoints"],
+    queryFn: () => getJson<Page<Checkpoint>>(`/runs/${runId}/checkpoints`),
+  });
+}
+
+export function useEvaluations(where: { run?: string; pipeline?: string }) {
+  const query = new URLSearchParams(where as Record<string, string>);
+  return useQuery({
+    queryKey: ["evaluations", where],
+    queryFn: () => getJson<Page<Evaluation>>(`/evaluations?${query}`),
+    refetchInterval: SLOW_MS,
+  });
+}
+
+export function useModels() {
+  return useQuery({ queryKey: ["models"], queryFn: () => getJson<{ data: Model[] }>("/v1/models"), refetchInterval: SLOW_MS });
+}
+
+export type Action = "cancel" | "pause" | "resume" | "retry";
+
+export function useRunAction() {
+  const client = useQueryClient();
+  return useMutation({
+    mutationFn: ({ runId, action }: { runId: string; action: Action }) =>
+      unwrap(api.POST(`/runs/{run_id}/${action}`, id(runId))),
+    onSettled: () => client.invalidateQueries(),
+  });
+}
+
+export function useCreateRun() {
+  const client = useQueryClient();
+  return useMutation({
+    mutationFn: (body: RunCreate) => unwrap(api.POST("/runs", { body })),
+    onSuccess: () => client.invalidateQueries({ queryKey: ["runs"] }),
+  });
+}
+
+export function useTrainDemo() {
+  const client = useQueryClient();
+  return useMutation({
+    mutationFn: () => unwrap(api.POST("/pipelines", { body: { preset: "demo" } as never })),
+    onSuccess: () => client.invalidateQueries(),
+  });
+}
+
+export function useCancelPipeline() {
+  const client = useQueryClient();
+  return useMutation({
+    mutationFn: (pipeline_id: string) =>
+      unwrap(api.POST("/pipelines/{pipeline_id}/cancel", { params: { path: { pipeline_id } } })),
+    onSettled: () => client.invalidateQueries(),
+  });
+}

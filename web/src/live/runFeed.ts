@@ -1,0 +1,101 @@
+/** What a run says while it works: log, metrics and state, first from the store, then live. */
+import { useQueryClient } from "@tanstack/react-query";
+import { useEffect, useState } from "react";
+import { getJson } from "../api/client";
+import { getMetrics } from "../api/queries";
+import type { LogPage, MetricItem } from "../api/types";
+import { LogBuffer } from "./logBuffer";
+import { SeriesStore } from "./seriesStore";
+import { type Frame, LiveConnection, type Status } from "./socket";
+
+/** Of a long log only this much of its end is fetched; the download has all of it. */
+const LOG_TAIL_BYTES = 1_000_000;
+
+export type RunFeed = {
+  status: Status;
+  log: LogBuffer;
+  /** The log's beginning was left out. */
+  midway: boolean;
+  metrics: SeriesStore;
+  /** Changes whenever log or metrics did. */
+  tick: number;
+  loaded: boolean;
+};
+
+export function useRunFeed(runId: string, wanted: { log: boolean } = { log: true }): RunFeed {
+  const client = useQueryClient();
+  const [feed, setFeed] = useState<RunFeed>(empty);
+  const wantsLog = wanted.log;
+
+  useEffect(() => {
+    let connection: LiveConnection | undefined;
+    let gone = false;
+    let frame = 0;
+    let current = empty();
+    setFeed(current);
+
+    const publish = (change: Partial<RunFeed> = {}) => {
+      current = { ...current, ...change, tick: current.tick + 1 };
+      if (!frame) frame = requestAnimationFrame(() => ((frame = 0), setFeed(current)));
+    };
+
+    const receive = (message: Frame) => {
+      const items = (message["items"] ?? []) as unknown[];
+      if (message.op === "batch" && message.channel === "log")
+        for (const item of items as { text: string }[]) current.log.append(item.text);
+      else if (message.op === "batch" && message.channel === "metric")
+        for (const item of items as MetricItem[]) current.metrics.add(item);
+      else if (message.op === "rewind") current.metrics.rewind(message["step"] as number);
+      if (message.op === "state" || message.op === "end" || message.channel === "state") {
+        void client.invalidateQueries({ queryKey: ["run", runId] });
+        void client.invalidateQueries({ queryKey: ["pipeline"] });
+        void client.invalidateQueries({ queryKey: ["evaluations"] });
+      }
+      publish();
+    };
+
+    const start = async () => {
+      const [metrics, log] = await Promise.all([
+        getMetrics(runId),
+        wantsLog ? getJson<LogPage>(`/runs/${runId}/logs?after=0&limit=1`) : null,
+      ]);
+      if (gone) return;
+      const after = Math.max(0, (log?.end ?? 0) - LOG_TAIL_BYTES);
+      publish({
+        metrics: new SeriesStore(metrics.series),
+        log: new LogBuffer(after > 0),
+        midway: after > 0,
+        loaded: true,
+      });
+      connection = new LiveConnection({
+        path: `/runs/${runId}/stream`,
+        cursors: { ...(wantsLog ? { log: after } : {}), metric: metrics.last, state: 0 },
+        onFrame: receive,
+        onStatus: (status) => publish({ status }),
+      });
+    };
+
+    let wait: ReturnType<typeof setTimeout>;
+    const tryToStart = (delayMs: number) => {
+      start().catch(() => {
+        if (gone) return;
+        publish({ status: "reconnecting" });
+        wait = setTimeout(() => tryToStart(Math.min(10_000, delayMs * 2)), delayMs);
+      });
+    };
+    tryToStart(500);
+
+    return () => {
+      gone = true;
+      clearTimeout(wait);
+      cancelAnimationFrame(frame);
+      connection?.close();
+    };
+  }, [runId, wantsLog, client]);
+
+  return feed;
+}
+
+function empty(): RunFeed {
+  return { status: "connecting", log: new LogBuffer(), midway: false, metrics: new SeriesStore(), tick: 0, loaded: false };
+}

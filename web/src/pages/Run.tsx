@@ -1,0 +1,52 @@
+/** One run, live. */
+import { useRun } from "../api/queries";
+import { hasEnded } from "../api/types";
+import { useRunFeed } from "../live/runFeed";
+import { t } from "../texts";
+import { Card, Failure, Page, StateBadge } from "../ui/basics";
+import { BlockedNote } from "./run/BlockedNote";
+import { Charts } from "./run/Charts";
+import { Actions, Facts } from "./run/Facts";
+import { LogView } from "./run/LogView";
+import { AttemptsCard, CheckpointsCard, ConfigCard, EvaluationsCard, FailureCard, SamplesCard } from "./run/Records";
+
+export function RunPage({ runId }: { runId: string }) {
+  const query = useRun(runId);
+  const run = query.data;
+  if (!run) return query.error ? <Failure error={query.error} again={() => void query.refetch()} /> : <p className="text-soft">{t.app.loading}</p>;
+  return (
+    <Page
+      title={
+        <span className="flex flex-wrap items-baseline gap-x-4">
+          {run.name}
+          <span className="text-base font-normal tracking-normal">
+            <StateBadge state={run.state} />
+          </span>
+        </span>
+      }
+      tools={<Actions run={run} />}
+    >
+      <BlockedNote run={run} />
+      <Facts run={run} />
+      <FailureCard run={run} />
+      <Live runId={runId} ended={hasEnded(run.state)} charts={run.stage !== "chat_eval"} />
+      <EvaluationsCard run={run} />
+      <SamplesCard run={run} />
+      <CheckpointsCard run={run} />
+      <AttemptsCard run={run} />
+      <ConfigCard run={run} />
+    </Page>
+  );
+}
+
+function Live({ runId, ended, charts }: { runId: string; ended: boolean; charts: boolean }) {
+  const feed = useRunFeed(runId);
+  return (
+    <>
+      {(charts || feed.metrics.series.size > 0) && <Charts feed={feed} ended={ended} />}
+      <Card title={t.run.log}>
+        <LogView feed={feed} runId={runId} height={380} />
+      </Card>
+    </>
+  );
+}

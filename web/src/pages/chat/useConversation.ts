@@ -1,0 +1,70 @@
+/** The conversation on the page: what was said, the answer that is being written, how to stop it. */
+import { useRef, useState } from "react";
+import { type ChatMessage, complete } from "../../lib/chat";
+
+export type Turn = {
+  id: number;
+  role: "user" | "assistant";
+  content: string;
+  /** While the answer is being written. */
+  open?: boolean;
+  finish?: string;
+  error?: unknown;
+  tokens?: number;
+  tokensPerSecond?: number;
+};
+
+export type Settings = { model: string; system: string; temperature: number; maxTokens: number };
+
+export function useConversation() {
+  const [turns, setTurns] = useState<Turn[]>([]);
+  const abort = useRef<AbortController | null>(null);
+  const nextId = useRef(0);
+  const busy = turns.at(-1)?.open === true;
+
+  const send = async (text: string, settings: Settings) => {
+    const question: Turn = { id: nextId.current++, role: "user", content: text };
+    const answer: Turn = { id: nextId.current++, role: "assistant", content: "", open: true };
+    const said = turns.filter((turn) => turn.content && !turn.error);
+    setTurns([...turns.filter((turn) => !turn.error), question, answer]);
+    const update = (change: Partial<Turn>) => {
+      Object.assign(answer, change);
+      setTurns((now) => now.map((turn) => (turn.id === answer.id ? { ...answer } : turn)));
+    };
+
+    const controller = new AbortController();
+    abort.current = controller;
+    const messages: ChatMessage[] = [...said, question].map(({ role, content }) => ({ role, content }));
+    if (settings.system.trim()) messages.unshift({ role: "system", content: settings.system.trim() });
+    let firstAt = 0;
+    let count = 0;
+    // the first token also waits for the model to load, so the speed counts from there
+    const speed = () => (count > 1 ? ((count - 1) * 1000) / Math.max(1, performance.now() - firstAt) : undefined);
+    try {
+      const { model, temperature, maxTokens } = settings;
+      for await (const piece of complete({ model, messages, temperature, max_tokens: maxTokens }, controller.signal)) {
+        if ("text" in piece) {
+          firstAt ||= performance.now();
+          count += 1;
+          const rate = speed();
+          update({ content: answer.content + piece.text, tokens: count, ...(rate !== undefined && { tokensPerSecond: rate }) });
+        } else if ("finish" in piece) update({ finish: piece.finish });
+        else update({ tokens: piece.usage.completion_tokens });
+      }
+      update({ open: false });
+    } catch (error) {
+      update(controller.signal.aborted ? { open: false, finish: "stopped" } : { open: false, error });
+    }
+  };
+
+  return {
+    turns,
+    busy,
+    send,
+    stop: () => abort.current?.abort(),
+    clear: () => {
+      abort.current?.abort();
+      setTurns([]);
+    },
+  };
+}

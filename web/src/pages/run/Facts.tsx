@@ -1,0 +1,91 @@
+/** The head of a run's page: where it is, how fast, what it uses, what can be done now. */
+import { useRunAction } from "../../api/queries";
+import type { Run } from "../../api/types";
+import { hasEnded, isLive } from "../../api/types";
+import { bytes, compact, count, duration, number, seconds } from "../../lib/format";
+import { type ActionName, actions, latestLoss, progress, secondsLeft } from "../../lib/runs";
+import { Link, navigate } from "../../router";
+import { t } from "../../texts";
+import { Bar, Button, Card, Fact, Failure } from "../../ui/basics";
+import { useNow } from "../../ui/useNow";
+
+export function Actions({ run }: { run: Run }) {
+  const act = useRunAction();
+  const possible = actions(run);
+  const wish = run.desired !== "run" && !hasEnded(run.state) && run.state !== "paused" ? t.run.stopping[run.desired] : null;
+  const start = (action: ActionName) =>
+    act.mutate({ runId: run.id, action }, { onSuccess: (answer) => answer.id !== run.id && navigate(`/runs/${answer.id}`) });
+  return (
+    <>
+      {wish && <span className="text-warn">{wish}</span>}
+      {possible.map((action) => (
+        <Button key={action} look={action === "cancel" ? "danger" : "quiet"} disabled={act.isPending} onClick={() => start(action)}>
+          {t.run[action]}
+        </Button>
+      ))}
+      {act.error && <Failure error={act.error} />}
+    </>
+  );
+}
+
+export function Facts({ run }: { run: Run }) {
+  const live = isLive(run.state);
+  const now = useNow(live ? 1000 : null);
+  const share = progress(run);
+  const bpb = run.summary["val/bpb"];
+  return (
+    <Card className="p-4">
+      {(run.steps || share !== null) && (
+        <Bar share={share} label={t.runs.progress} className="mb-3" tone={run.state === "succeeded" ? "bg-good" : run.state === "failed" ? "bg-bad" : "bg-accent"} />
+      )}
+      <dl className="grid grid-cols-2 gap-x-6 gap-y-3 sm:grid-cols-4 lg:grid-cols-8">
+        <Fact label={t.runs.stage}>{run.stage}</Fact>
+        <Fact label={t.run.step}>{run.steps ? `${count(run.step ?? 0)} / ${count(run.steps)}` : count(run.step)}</Fact>
+        {live ? (
+          <Fact label={t.run.eta}>{duration(secondsLeft(run))}</Fact>
+        ) : (
+          <Fact label={t.run.elapsed}>{duration(seconds(run.started_at, run.ended_at, now))}</Fact>
+        )}
+        {live && <Fact label={t.run.elapsed}>{duration(seconds(run.started_at, run.ended_at, now))}</Fact>}
+        <Fact label={t.run.loss}>{number(latestLoss(run))}</Fact>
+        {bpb !== undefined && <Fact label={t.run.bpb}>{number(bpb)}</Fact>}
+        <Fact label={t.run.speed}>{compact(run.summary["train/tok_per_sec"])}</Fact>
+        <Fact label={t.run.gpus}>{run.gpus === 0 ? t.run.cpu : run.gpus}</Fact>
+        {!live && <Fact label={t.run.memory}>{bytes(run.peak_bytes)}</Fact>}
+        <Fact label={t.run.attempt}>{run.attempt || t.run.none}</Fact>
+      </dl>
+      <Relations run={run} />
+    </Card>
+  );
+}
+
+function Relations({ run }: { run: Run }) {
+  const links = [
+    run.pipeline && { label: t.run.pipeline, to: `/pipelines/${run.pipeline}`, text: run.pipeline },
+    run.parent && { label: t.run.parent, to: `/runs/${run.parent}`, text: run.parent },
+    run.retry_of && { label: t.run.retryOf, to: `/runs/${run.retry_of}`, text: run.retry_of },
+  ].filter((link) => typeof link === "object" && link !== null);
+  return (
+    <p className="mt-3 flex flex-wrap gap-x-5 gap-y-1 border-t border-line pt-3 text-xs text-soft">
+      <span className="font-mono">{run.id}</span>
+      {run.preset && (
+        <span>
+          {t.runs.preset} {run.preset}
+        </span>
+      )}
+      {links.map(({ label, to, text }) => (
+        <span key={to}>
+          {label}{" "}
+          <Link to={to} className="font-mono text-accent underline-offset-2 hover:underline">
+            {text}
+          </Link>
+        </span>
+      ))}
+      {run.tags.map((tag) => (
+        <span key={tag} className="rounded bg-well px-1.5">
+          {tag}
+        </span>
+      ))}
+    </p>
+  );
+}

@@ -1,0 +1,198 @@
+/** What a run leaves behind: attempts, checkpoints, evaluations, samples, its configuration. */
+import { useState } from "react";
+import { useAttempts, useCheckpoints, useEvaluations, useSamples, useStages } from "../../api/queries";
+import type { Attempt, Run } from "../../api/types";
+import { ago, bytes, count, duration, moment, number, seconds, value } from "../../lib/format";
+import { plain } from "../../lib/ansi";
+import { t } from "../../texts";
+import { Card, LinkButton, StateBadge } from "../../ui/basics";
+import { Scores } from "../pipeline/Scores";
+
+const CELLS = "[&>td]:px-4 [&>td]:py-1.5 [&>th]:px-4 [&>th]:py-1.5 [&>th]:font-medium border-b border-line last:border-0";
+
+/** Exit code, signal and reason on one line. */
+export function outcome(item: Pick<Attempt, "reason" | "exit_code" | "signal" | "message">): string {
+  const parts = [
+    item.message ?? (item.reason ? t.reason[item.reason] : null),
+    item.exit_code ? t.run.exit(item.exit_code) : null,
+    item.signal ? t.run.signal(item.signal) : null,
+  ];
+  return parts.filter(Boolean).join(", ");
+}
+
+export function FailureCard({ run }: { run: Run }) {
+  const attempts = useAttempts(run.id);
+  if (run.state !== "failed") return null;
+  const tail = attempts.data?.items.at(-1)?.tail ?? [];
+  return (
+    <section role="alert" className="rounded-lg border border-bad/50 bg-card">
+      <div className="px-4 py-3">
+        <h2 className="text-bad">{run.reason ? t.reason[run.reason] : t.state.failed}</h2>
+        {run.message && <p className="break-words">{run.message}</p>}
+        <p className="text-xs text-soft">
+          {[run.reason, run.exit_code != null && t.run.exit(run.exit_code), run.signal != null && t.run.signal(run.signal)].filter(Boolean).join(" · ")}
+        </p>
+      </div>
+      {tail.length > 0 && (
+        <details open className="border-t border-line">
+          <summary className="px-4 py-2 text-soft">{t.run.lastLines}</summary>
+          <pre tabIndex={0} className="max-h-72 overflow-auto px-4 pb-3 font-mono text-xs">
+            {tail.map(plain).join("\n")}
+          </pre>
+        </details>
+      )}
+    </section>
+  );
+}
+
+export function AttemptsCard({ run }: { run: Run }) {
+  const attempts = useAttempts(run.id).data?.items ?? [];
+  if (attempts.length === 0) return null;
+  return (
+    <Card title={t.run.attempts}>
+      <div className="overflow-x-auto">
+        <table className="w-full text-left">
+          <tbody>
+            {attempts.map((attempt) => (
+              <tr key={attempt.number} className={CELLS}>
+                <th scope="row">{attempt.number}</th>
+                <td>
+                  <StateBadge state={attempt.state} />
+                </td>
+                <td className="w-full min-w-40">{outcome(attempt)}</td>
+                <td className="text-right whitespace-nowrap text-soft" title={moment(attempt.started_at)}>
+                  {duration(seconds(attempt.started_at, attempt.ended_at))}
+                </td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
+    </Card>
+  );
+}
+
+export function CheckpointsCard({ run }: { run: Run }) {
+  const checkpoints = useCheckpoints(run.id).data?.items ?? [];
+  if (checkpoints.length === 0) return null;
+  return (
+    <Card title={t.run.checkpoints}>
+      <div className="overflow-x-auto">
+        <table className="w-full text-left">
+          <tbody>
+            {checkpoints.map((checkpoint) => (
+              <tr key={checkpoint.id} className={CELLS}>
+                <th scope="row" className="whitespace-nowrap">
+                  {t.run.step.toLowerCase()} {count(checkpoint.step)}
+                </th>
+                <td className="w-full text-soft" title={checkpoint.path}>
+                  {Object.entries(checkpoint.metrics)
+                    .map(([key, metric]) => `${key} ${number(metric)}`)
+                    .join(", ")}
+                </td>
+                <td className="text-right whitespace-nowrap">{bytes(checkpoint.bytes)}</td>
+                <td className="text-right whitespace-nowrap text-soft">{ago(checkpoint.created_at)}</td>
+                <td className="text-right">
+                  {checkpoint.model && <LinkButton to={`/chat?model=${encodeURIComponent(checkpoint.model)}`}>{t.run.chat}</LinkButton>}
+                </td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
+    </Card>
+  );
+}
+
+export function EvaluationsCard({ run }: { run: Run }) {
+  const evaluations = useEvaluations({ run: run.id }).data?.items ?? [];
+  const others = evaluations.filter(({ name }) => !name.startsWith("chat_eval"));
+  return (
+    <>
+      <Scores evaluations={evaluations} />
+      {others.length > 0 && (
+        <Card title={t.run.evaluations}>
+          <table className="w-full text-left">
+            <tbody>
+              {others.map((evaluation) => (
+                <tr key={`${evaluation.name} ${evaluation.step}`} className={CELLS}>
+                  <th scope="row">{evaluation.name}</th>
+                  <td className="text-soft">{evaluation.step === null ? "" : `${t.run.step.toLowerCase()} ${count(evaluation.step)}`}</td>
+                  <td>
+                    {Object.entries(evaluation.values)
+                      .map(([key, score]) => `${key} ${number(score)}`)
+                      .join(", ")}
+                  </td>
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        </Card>
+      )}
+    </>
+  );
+}
+
+export function SamplesCard({ run }: { run: Run }) {
+  const samples = useSamples(run.id).data?.items ?? [];
+  const steps = [...new Set(samples.map(({ step }) => step))].sort((a, b) => b - a);
+  const [chosen, setChosen] = useState<number | null>(null);
+  const step = chosen ?? steps[0];
+  if (samples.length === 0) return null;
+  const picker = steps.length > 1 && (
+    <label className="flex items-center gap-2 text-soft">
+      {t.run.step}
+      <select className="field text-ink" value={step} onChange={(event) => setChosen(Number(event.target.value))}>
+        {steps.map((item) => (
+          <option key={item} value={item}>
+            {count(item)}
+          </option>
+        ))}
+      </select>
+    </label>
+  );
+  return (
+    <Card title={t.run.samples} tools={picker}>
+      <ul className="divide-y divide-line">
+        {samples
+          .filter((sample) => sample.step === step)
+          .map((sample, index) => (
+            <li key={index} className="px-4 py-2 break-words whitespace-pre-wrap">
+              <span className="text-soft">{sample.prompt}</span>
+              {sample.text.startsWith(sample.prompt) ? sample.text.slice(sample.prompt.length) : sample.text}
+            </li>
+          ))}
+      </ul>
+    </Card>
+  );
+}
+
+export function ConfigCard({ run }: { run: Run }) {
+  const stages = useStages();
+  const [onlyChanged, setOnlyChanged] = useState(false);
+  const schema = stages.data?.items.find((stage) => stage.name === run.stage)?.config_schema;
+  const fields = (schema?.["properties"] ?? {}) as Record<string, { default?: unknown; description?: string }>;
+  const differs = (key: string) => key in fields && JSON.stringify(fields[key]?.default) !== JSON.stringify(run.config[key]);
+  const keys = Object.keys(run.config).filter((key) => !onlyChanged || differs(key));
+  const tools = (
+    <label className="flex items-center gap-1.5 text-soft">
+      <input type="checkbox" checked={onlyChanged} onChange={(event) => setOnlyChanged(event.target.checked)} />
+      {t.run.onlyChanged}
+    </label>
+  );
+  return (
+    <Card title={t.run.config} tools={tools}>
+      <dl className="gap-x-8 px-4 py-2 sm:columns-2 xl:columns-3">
+        {keys.map((key) => (
+          <div key={key} className="flex break-inside-avoid items-baseline justify-between gap-4 border-b border-line/60 py-1" title={fields[key]?.description}>
+            <dt className="font-mono text-xs text-soft">{key}</dt>
+            <dd className={`min-w-0 text-right font-mono text-xs break-all ${differs(key) ? "font-semibold" : ""}`}>
+              {value(run.config[key]) || "–"}
+              {differs(key) && <span className="sr-only"> ({t.run.changed})</span>}
+            </dd>
+          </div>
+        ))}
+      </dl>
+    </Card>
+  );
+}
