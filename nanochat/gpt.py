@@ -10,6 +10,7 @@ Not covered: dropout, biases, sliding windows, tensor parallelism.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, cast
 
@@ -48,11 +49,8 @@ class GPTConfig:
 class LayerCache(Protocol):
     """Keys and values of earlier tokens of one layer (see nanochat/engine/cache.py)."""
 
-    def extend(self, k_BKTE: Tensor, v_BKTE: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Store the new keys and values; return all of each row (B, K, S, E) and a mask (B, 1, T, S).
-
-        Mask None: plain causal attention over T new tokens with no earlier ones.
-        """
+    def attend(self, q_BHTE: Tensor, k_BKTE: Tensor, v_BKTE: Tensor) -> Tensor:
+        """Store the new keys and values and attend to all there are: (B, H, T, E)."""
 
 
 def norm(x: Tensor) -> Tensor:
@@ -95,12 +93,12 @@ class Attention(nn.Module):
         v_BKTE = self.c_v(x_BTD).view(B, T, self.K, self.E).transpose(1, 2)
         q_BHTE = norm(rotate(q_BHTE, cos_BTR, sin_BTR))
         k_BKTE = norm(rotate(k_BKTE, cos_BTR, sin_BTR))
-        mask = None
         if cache is not None:
-            k_BKTE, v_BKTE, mask = cache.extend(k_BKTE, v_BKTE)
-        y_BHTE = F.scaled_dot_product_attention(
-            q_BHTE, k_BKTE, v_BKTE, attn_mask=mask, is_causal=mask is None, enable_gqa=self.H != self.K
-        )
+            y_BHTE = cache.attend(q_BHTE, k_BKTE, v_BKTE)
+        else:
+            y_BHTE = F.scaled_dot_product_attention(
+                q_BHTE, k_BKTE, v_BKTE, is_causal=True, enable_gqa=self.H != self.K
+            )
         return self.c_proj(y_BHTE.transpose(1, 2).reshape(B, T, -1))
 
 
@@ -175,7 +173,7 @@ class GPT(nn.Module):
         self.reset_rotary(self.cos_TR.size(0))
 
     def hidden(
-        self, ids_BT: Tensor, positions_BT: Tensor | None = None, caches: list[LayerCache] | None = None
+        self, ids_BT: Tensor, positions_BT: Tensor | None = None, caches: Sequence[LayerCache] | None = None
     ) -> Tensor:
         """Last hidden state, normed, in the compute type. Positions default to 0…T-1."""
         T = ids_BT.size(1)

@@ -37,6 +37,7 @@ class SlotWorker(Worker):
 def main(argv: list[str]) -> int:
     worker_id, queue_name = argv
     logging.basicConfig(level=logging.INFO, format="%(asctime)s slot %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     processes.die_with_parent(signal.SIGTERM)
     settings = WorkerSettings()
     jobs.WORKER_ID = worker_id

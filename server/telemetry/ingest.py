@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import delete, distinct, insert, select
+from sqlalchemy import delete, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -107,7 +107,7 @@ async def _apply(session: AsyncSession, attempt: Attempt, run: Run, events: list
 
 
 async def _known_keys(session: AsyncSession, run_id: str) -> set[str]:
-    return set(await session.scalars(select(distinct(MetricPoint.key)).where(MetricPoint.run_id == run_id)))
+    return set(await session.scalars(select(MetricPoint.key).distinct().where(MetricPoint.run_id == run_id)))
 
 
 def _beyond_limit(event: TrainerEvent, known: set[str]) -> list[str]:
