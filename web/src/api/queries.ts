@@ -2,7 +2,7 @@
  *  polling is the fallback for when the websocket is away. */
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { api, getJson, unwrap } from "./client";
-import type { Checkpoint, Evaluation, Metrics, Model, Page, RunCreate, RunState, Sample } from "./types";
+import type { Model, RunCreate, RunState } from "./types";
 import { hasEnded } from "./types";
 
 const SLOW_MS = 15_000;
@@ -61,25 +61,31 @@ export function useAttempts(runId: string) {
   return useQuery({ queryKey: ["run", runId, "attempts"], queryFn: () => unwrap(api.GET("/runs/{run_id}/attempts", id(runId))) });
 }
 
-export const metricsKey = (runId: string) => ["run", runId, "metrics"] as const;
-export const getMetrics = (runId: string) => getJson<Metrics>(`/runs/${runId}/metrics?max_points=2000`);
+/** More points than a chart has pixels are of no use. */
+const MAX_POINTS = 2000;
+
+export const getMetrics = (run_id: string) =>
+  unwrap(api.GET("/runs/{run_id}/metrics", { params: { path: { run_id }, query: { max_points: MAX_POINTS } } }));
+
+/** The end of the log as it is stored now. */
+export const getLogEnd = async (run_id: string) =>
+  (await unwrap(api.GET("/runs/{run_id}/logs", { params: { path: { run_id }, query: { limit: 1 } } }))).end;
 
 export function useSamples(runId: string) {
-  return useQuery({ queryKey: ["run", runId, "samples"], queryFn: () => getJson<Page<Sample>>(`/runs/${runId}/samples`) });
+  return useQuery({ queryKey: ["run", runId, "samples"], queryFn: () => unwrap(api.GET("/runs/{run_id}/samples", id(runId))) });
 }
 
 export function useCheckpoints(runId: string) {
   return useQuery({
     queryKey: ["run", runId, "checkpoints"],
-    queryFn: () => getJson<Page<Checkpoint>>(`/runs/${runId}/checkpoints`),
+    queryFn: () => unwrap(api.GET("/runs/{run_id}/checkpoints", id(runId))),
   });
 }
 
 export function useEvaluations(where: { run?: string; pipeline?: string }) {
-  const query = new URLSearchParams(where as Record<string, string>);
   return useQuery({
     queryKey: ["evaluations", where],
-    queryFn: () => getJson<Page<Evaluation>>(`/evaluations?${query}`),
+    queryFn: () => unwrap(api.GET("/evaluations", { params: { query: where } })),
     refetchInterval: SLOW_MS,
   });
 }

@@ -4,6 +4,63 @@
  */
 
 export interface paths {
+    "/checkpoints": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Checkpoints
+         * @description Checkpoints and tokenizers, newest first.
+         */
+        get: operations["list_checkpoints_checkpoints_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/checkpoints/{checkpoint_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Get Checkpoint */
+        get: operations["get_checkpoint_checkpoints__checkpoint_id__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/checkpoints/{checkpoint_id}/download": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Download Checkpoint
+         * @description The checkpoint's files as an uncompressed tar archive.
+         */
+        get: operations["download_checkpoint_checkpoints__checkpoint_id__download_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/configs": {
         parameters: {
             query?: never;
@@ -33,6 +90,26 @@ export interface paths {
         };
         /** Get Config */
         get: operations["get_config_configs__name__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/evaluations": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Evaluations
+         * @description Results of evaluations, newest first.
+         */
+        get: operations["get_evaluations_evaluations_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -101,6 +178,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/internal/attempts/{attempt_id}/events": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Post Events
+         * @description Bytes of the attempt's events.jsonl that start at `offset`; whole lines count.
+         */
+        post: operations["post_events_internal_attempts__attempt_id__events_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/internal/attempts/{attempt_id}/finish": {
         parameters: {
             query?: never;
@@ -115,6 +212,26 @@ export interface paths {
          * @description Say how the attempt ended; the answer is what became of the run.
          */
         post: operations["finish_internal_attempts__attempt_id__finish_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/internal/attempts/{attempt_id}/log": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Put Log
+         * @description Bytes of the attempt's run.log that start at `offset`.
+         */
+        put: operations["put_log_internal_attempts__attempt_id__log_put"];
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -351,6 +468,88 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/runs/{run_id}/checkpoints": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Run Checkpoints
+         * @description Checkpoints of one run, oldest step first.
+         */
+        get: operations["run_checkpoints_runs__run_id__checkpoints_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/runs/{run_id}/events": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Events
+         * @description Trainer events above sequence number `after`, oldest first; `next_cursor` is the next `after`.
+         */
+        get: operations["get_events_runs__run_id__events_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/runs/{run_id}/logs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Logs
+         * @description The log from byte `after` on, `limit` bytes at most; `q` searches lines (then `limit` counts lines).
+         */
+        get: operations["get_logs_runs__run_id__logs_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/runs/{run_id}/metrics": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Metrics
+         * @description Metric series, down-sampled to `max_points` each; minima and maxima are kept.
+         *
+         *     `time` counts seconds from the run's first event, `tokens` takes train/tokens of the same step.
+         */
+        get: operations["get_metrics_runs__run_id__metrics_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/runs/{run_id}/pause": {
         parameters: {
             query?: never;
@@ -405,6 +604,46 @@ export interface paths {
          * @description A new run like this failed or cancelled one, from its last checkpoint. The answer is the new run.
          */
         post: operations["retry_run_runs__run_id__retry_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/runs/{run_id}/samples": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Samples
+         * @description Texts the model wrote while it trained, oldest first.
+         */
+        get: operations["get_samples_runs__run_id__samples_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/runs/{run_id}/stream": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Events
+         * @description The same frames as server-sent events, one per `data:` line.
+         */
+        get: operations["events_runs__run_id__stream_get"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -492,6 +731,14 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** Acked */
+        Acked: {
+            /**
+             * Acked
+             * @description Bytes of the file that are durable on the server.
+             */
+            acked: number;
+        };
         /** Attempt */
         Attempt: {
             /**
@@ -568,6 +815,43 @@ export interface components {
              * @description A preset that would run here.
              */
             preset?: string | null;
+        };
+        /** Checkpoint */
+        Checkpoint: {
+            /** Bytes */
+            bytes: number;
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+            /** Id */
+            id: string;
+            /**
+             * Metrics
+             * @default {}
+             */
+            metrics: {
+                [key: string]: number;
+            };
+            /**
+             * Model
+             * @description Name under /v1/models; null for artefacts that are no language model.
+             */
+            model?: string | null;
+            /**
+             * Path
+             * @description Below the base directory.
+             */
+            path: string;
+            /** Run Id */
+            run_id: string;
+            /** Sha256 */
+            sha256: string;
+            /** Stage */
+            stage: string;
+            /** Step */
+            step: number;
         };
         /**
          * Claim
@@ -648,6 +932,55 @@ export interface components {
          * @enum {string}
          */
         Desired: "run" | "pause" | "cancel";
+        /** Evaluation */
+        Evaluation: {
+            /**
+             * Counts
+             * @default {}
+             */
+            counts: {
+                [key: string]: number;
+            };
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+            /**
+             * Details
+             * @default {}
+             */
+            details: {
+                [key: string]: components["schemas"]["JsonValue"];
+            };
+            /** Name */
+            name: string;
+            /** Run Id */
+            run_id: string;
+            /** Step */
+            step?: number | null;
+            /** Values */
+            values: {
+                [key: string]: number;
+            };
+        };
+        /** Event */
+        Event: {
+            /** Attempt */
+            attempt: number;
+            /** Data */
+            data: {
+                [key: string]: components["schemas"]["JsonValue"];
+            };
+            /** Kind */
+            kind: string;
+            /** Seq */
+            seq: number;
+            /** Step */
+            step?: number | null;
+            /** T */
+            t: number;
+        };
         /**
          * Finish
          * @description How an attempt ended. `outcome`: what the worker saw; the server decides what becomes of the run.
@@ -742,6 +1075,48 @@ export interface components {
             memory_used_bytes: number;
         };
         JsonValue: unknown;
+        /** LogChunk */
+        LogChunk: {
+            /** Offset */
+            offset: number;
+            /** Text */
+            text: string;
+        };
+        /** LogPage */
+        LogPage: {
+            /**
+             * End
+             * @description Offset after the last byte stored.
+             */
+            end: number;
+            /**
+             * First
+             * @description Offset of the first byte in `items`.
+             */
+            first: number;
+            /** Items */
+            items: components["schemas"]["LogChunk"][];
+            /**
+             * Last
+             * @description Offset after the last byte in `items`: pass it as `after` to go on.
+             */
+            last: number;
+        };
+        /** Metrics */
+        Metrics: {
+            /**
+             * Last
+             * @description Sequence number of the newest metric event: the cursor to follow from.
+             */
+            last: number;
+            /** Series */
+            series: components["schemas"]["Series"][];
+            /**
+             * X
+             * @enum {string}
+             */
+            x: "step" | "time" | "tokens";
+        };
         /** Page[Attempt] */
         Page_Attempt_: {
             /** Items */
@@ -749,10 +1124,31 @@ export interface components {
             /** Next Cursor */
             next_cursor?: string | null;
         };
+        /** Page[Checkpoint] */
+        Page_Checkpoint_: {
+            /** Items */
+            items: components["schemas"]["Checkpoint"][];
+            /** Next Cursor */
+            next_cursor?: string | null;
+        };
         /** Page[ConfigView] */
         Page_ConfigView_: {
             /** Items */
             items: components["schemas"]["ConfigView"][];
+            /** Next Cursor */
+            next_cursor?: string | null;
+        };
+        /** Page[Evaluation] */
+        Page_Evaluation_: {
+            /** Items */
+            items: components["schemas"]["Evaluation"][];
+            /** Next Cursor */
+            next_cursor?: string | null;
+        };
+        /** Page[Event] */
+        Page_Event_: {
+            /** Items */
+            items: components["schemas"]["Event"][];
             /** Next Cursor */
             next_cursor?: string | null;
         };
@@ -767,6 +1163,13 @@ export interface components {
         Page_Run_: {
             /** Items */
             items: components["schemas"]["Run"][];
+            /** Next Cursor */
+            next_cursor?: string | null;
+        };
+        /** Page[Sample] */
+        Page_Sample_: {
+            /** Items */
+            items: components["schemas"]["Sample"][];
             /** Next Cursor */
             next_cursor?: string | null;
         };
@@ -1025,6 +1428,26 @@ export interface components {
          * @enum {string}
          */
         RunState: "waiting" | "queued" | "starting" | "running" | "stopping" | "lost" | "paused" | "succeeded" | "failed" | "cancelled";
+        /** Sample */
+        Sample: {
+            /** Prompt */
+            prompt: string;
+            /** Step */
+            step: number;
+            /** T */
+            t: number;
+            /** Text */
+            text: string;
+        };
+        /** Series */
+        Series: {
+            /** Key */
+            key: string;
+            /** X */
+            x: number[];
+            /** Y */
+            y: (number | null)[];
+        };
         /** StageView */
         StageView: {
             /**
@@ -1156,6 +1579,100 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
+    list_checkpoints_checkpoints_get: {
+        parameters: {
+            query?: {
+                run?: string | null;
+                stage?: string | null;
+                cursor?: string | null;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_Checkpoint_"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    get_checkpoint_checkpoints__checkpoint_id__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                checkpoint_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Checkpoint"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    download_checkpoint_checkpoints__checkpoint_id__download_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                checkpoint_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
     list_configs_configs_get: {
         parameters: {
             query?: never;
@@ -1194,6 +1711,40 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["ConfigView"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    get_evaluations_evaluations_get: {
+        parameters: {
+            query?: {
+                run?: string | null;
+                pipeline?: string | null;
+                name?: string | null;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_Evaluation_"];
                 };
             };
             /** @description Validation Error */
@@ -1303,6 +1854,42 @@ export interface operations {
             };
         };
     };
+    post_events_internal_attempts__attempt_id__events_post: {
+        parameters: {
+            query: {
+                offset: number;
+                fence: number;
+            };
+            header?: {
+                authorization?: string;
+            };
+            path: {
+                attempt_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Acked"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
     finish_internal_attempts__attempt_id__finish_post: {
         parameters: {
             query?: never;
@@ -1327,6 +1914,42 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Finished"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    put_log_internal_attempts__attempt_id__log_put: {
+        parameters: {
+            query: {
+                offset: number;
+                fence: number;
+            };
+            header?: {
+                authorization?: string;
+            };
+            path: {
+                attempt_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Acked"];
                 };
             };
             /** @description Validation Error */
@@ -1811,6 +2434,144 @@ export interface operations {
             };
         };
     };
+    run_checkpoints_runs__run_id__checkpoints_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                run_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_Checkpoint_"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    get_events_runs__run_id__events_get: {
+        parameters: {
+            query?: {
+                after?: number;
+                kind?: string[];
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                run_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_Event_"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    get_logs_runs__run_id__logs_get: {
+        parameters: {
+            query?: {
+                after?: number;
+                limit?: number;
+                q?: string | null;
+                format?: "json" | "text";
+            };
+            header?: never;
+            path: {
+                run_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LogPage"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    get_metrics_runs__run_id__metrics_get: {
+        parameters: {
+            query?: {
+                /** @description comma-separated; all when absent */
+                keys?: string;
+                max_points?: number;
+                x?: "step" | "time" | "tokens";
+            };
+            header?: never;
+            path: {
+                run_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Metrics"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
     pause_run_runs__run_id__pause_post: {
         parameters: {
             query?: never;
@@ -1894,6 +2655,74 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["Run"];
                 };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    get_samples_runs__run_id__samples_get: {
+        parameters: {
+            query?: {
+                after?: number;
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                run_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_Sample_"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    events_runs__run_id__stream_get: {
+        parameters: {
+            query?: {
+                channels?: string;
+                after_log?: number;
+                after_metric?: number;
+                after_state?: number;
+            };
+            header?: never;
+            path: {
+                run_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description Validation Error */
             422: {

@@ -1,4 +1,4 @@
-/** Names for the wire types. They come from the service's OpenAPI; only what it does not have yet is written here. */
+/** Names for the wire types. They come from the service's OpenAPI (`npm run types`); what is no route there is here. */
 import type { components } from "./schema";
 
 type Schemas = components["schemas"];
@@ -13,36 +13,18 @@ export type System = Schemas["System"];
 export type Worker = Schemas["Worker"];
 export type GpuStats = Schemas["GpuStats"];
 
-export type Page<T> = { items: T[]; next_cursor?: string | null };
-export type Series = { key: string; x: number[]; y: (number | null)[] };
-export type Metrics = { x: "step" | "time" | "tokens"; series: Series[]; last: number };
-export type Sample = { step: number; prompt: string; text: string; t: number };
-export type LogPage = { items: { offset: number; text: string }[]; first: number; last: number; end: number };
-export type Checkpoint = {
-  id: string;
-  run_id: string;
-  stage: string;
-  step: number;
-  metrics: Record<string, number>;
-  bytes: number;
-  sha256: string;
-  model: string | null;
-  path: string;
-  created_at: string;
-};
-export type Evaluation = {
-  run_id: string;
-  step: number | null;
-  name: string;
-  values: Record<string, number>;
-  counts: Record<string, number>;
-  details: Record<string, unknown>;
-  created_at: string;
-};
+export type Series = Schemas["Series"];
+export type Metrics = Schemas["Metrics"];
+export type Sample = Schemas["Sample"];
+export type LogPage = Schemas["LogPage"];
+export type Checkpoint = Schemas["Checkpoint"];
+export type Evaluation = Schemas["Evaluation"];
+
+/** One of GET /v1/models. */
 export type Model = { id: string; created: number; owned_by: string };
 
 /** A trainer event as the metric channel carries it. */
-export type MetricItem = { seq: number; step: number | null; t: number; attempt: number; values: Record<string, number | null> };
+export type MetricItem = { seq: number; step: number | null; t: number; values: Record<string, number | null> };
 
 const ENDED: readonly RunState[] = ["succeeded", "failed", "cancelled"];
 const LIVE: readonly RunState[] = ["starting", "running", "stopping"];

@@ -1,9 +1,8 @@
 /** What a run says while it works: log, metrics and state, first from the store, then live. */
 import { useQueryClient } from "@tanstack/react-query";
 import { useEffect, useState } from "react";
-import { getJson } from "../api/client";
-import { getMetrics } from "../api/queries";
-import type { LogPage, MetricItem } from "../api/types";
+import { getLogEnd, getMetrics } from "../api/queries";
+import type { MetricItem, Run } from "../api/types";
 import { LogBuffer } from "./logBuffer";
 import { SeriesStore } from "./seriesStore";
 import { type Frame, LiveConnection, type Status } from "./socket";
@@ -46,7 +45,9 @@ export function useRunFeed(runId: string, wanted: { log: boolean } = { log: true
       else if (message.op === "batch" && message.channel === "metric")
         for (const item of items as MetricItem[]) current.metrics.add(item);
       else if (message.op === "rewind") current.metrics.rewind(message["step"] as number);
-      if (message.op === "state" || message.op === "end" || message.channel === "state") {
+      if (message.op === "state") client.setQueryData(["run", runId], message["run"] as Run);
+      if (message.op === "state" || message.op === "end") {
+        // what hangs on the run: checkpoints, samples, attempts, its pipeline
         void client.invalidateQueries({ queryKey: ["run", runId] });
         void client.invalidateQueries({ queryKey: ["pipeline"] });
         void client.invalidateQueries({ queryKey: ["evaluations"] });
@@ -55,12 +56,12 @@ export function useRunFeed(runId: string, wanted: { log: boolean } = { log: true
     };
 
     const start = async () => {
-      const [metrics, log] = await Promise.all([
+      const [metrics, end] = await Promise.all([
         getMetrics(runId),
-        wantsLog ? getJson<LogPage>(`/runs/${runId}/logs?after=0&limit=1`) : null,
+        wantsLog ? getLogEnd(runId) : 0,
       ]);
       if (gone) return;
-      const after = Math.max(0, (log?.end ?? 0) - LOG_TAIL_BYTES);
+      const after = Math.max(0, end - LOG_TAIL_BYTES);
       publish({
         metrics: new SeriesStore(metrics.series),
         log: new LogBuffer(after > 0),

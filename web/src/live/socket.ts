@@ -87,7 +87,7 @@ export class LiveConnection {
     }
     const channel = frame.channel;
     if (channel !== undefined && channel in this.cursors) {
-      if (frame.op === "batch") this.cursors[channel] = frame["last"] as number;
+      if (frame.op === "batch" || frame.op === "state") this.cursors[channel] = frame["last"] as number;
       if (frame.op === "gap") this.cursors[channel] = frame["to"] as number;
     }
     this.options.onFrame(frame);
