@@ -1,0 +1,64 @@
+# `make help` lists what there is. Everything runs in .venv, which bootstrap.py makes and keeps up to date.
+
+PYTHON ?= python3
+BIN := .venv/bin
+export NANOCHAT_PORT ?= $(PORT)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup up lint types test test-fast web bench docs
+
+help: ## list the targets
+	@echo "targets:"
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+setup: ## make .venv and install what the service needs to run
+	@echo "setup: .venv with everything the service needs"
+	@$(PYTHON) bootstrap.py
+
+up: ## install what is missing and start everything on http://127.0.0.1:8000 (PORT=… changes it)
+	@echo "up: installing what is missing, then starting queue, server and worker; Ctrl-C stops them"
+	@$(PYTHON) bootstrap.py && exec $(BIN)/python -m server.up
+
+lint: ## ruff, formatting, import rules
+	@echo "lint: ruff, formatting, which room may import which"
+	@$(PYTHON) bootstrap.py --dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
+
+types: ## mypy, strict
+	@echo "types: mypy, strict, on our packages"
+	@$(PYTHON) bootstrap.py --dev
+	@$(BIN)/mypy
+
+test: ## lint, types, the dashboard's build and all tests: what CI runs
+	@echo "test: lint, types, the dashboard's build, all tests with coverage"
+	@$(PYTHON) bootstrap.py --test
+	@$(MAKE) --no-print-directory lint types
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory web; \
+	else echo "web: no node here, so the built dashboard is not compared with its source"; fi
+	@COVERAGE_PROCESS_START=pyproject.toml $(BIN)/pytest -n 2 --cov --cov-report=term:skip-covered
+
+test-fast: ## the tests that need no browser and no training
+	@echo "test-fast: tests without the marks e2e and slow"
+	@$(PYTHON) bootstrap.py --dev
+	@$(BIN)/pytest -n 2 -m "not e2e and not slow"
+
+web: ## build the dashboard into server/static and check that the committed build matches its source
+	@echo "web: building the dashboard, then comparing it with the committed build"
+	@command -v npm >/dev/null || { echo "web: needs Node.js 22 or newer: sudo apt install nodejs npm"; exit 2; }
+	@npm ci --prefix web --no-audit --no-fund --loglevel=error
+	@npm run --silent build --prefix web
+	@git rev-parse --git-dir >/dev/null 2>&1 || exit 0; \
+	git diff --exit-code --stat -- server/static && test -z "$$(git status --porcelain -- server/static)" \
+	|| { echo "web: server/static differs from its source: commit what was built"; exit 1; }
+
+bench: ## how long starting takes here: imports, command line, service
+	@echo "bench: start-up times on this machine"
+	@$(PYTHON) bootstrap.py
+	@$(BIN)/python -m server.bench
+
+docs: ## write docs/reference from the code: stages, command line, HTTP
+	@echo "docs: writing docs/reference"
+	@$(PYTHON) bootstrap.py
+	@$(BIN)/python -m nanochat_client.reference

@@ -1,0 +1,87 @@
+"""Child processes of the supervisor: started in sessions of their own, restarted when they die."""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import subprocess
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+MAX_DEATHS = 5
+WITHIN_S = 60.0
+_PR_SET_PDEATHSIG = 1
+
+
+class DeadForGood(Exception):
+    """A part died again and again; the text names it."""
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to end this process (SIGTERM) when its parent dies, however that happens. Linux only."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+
+
+@dataclass
+class Part:
+    """One process to keep alive. `grace_s`: how long it may take to stop."""
+
+    name: str
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    grace_s: float
+    process: subprocess.Popen[bytes] | None = None
+    _deaths: deque[float] = field(default_factory=deque)
+    _start_at: float = 0.0
+
+    def start(self) -> None:
+        # a session of its own: Ctrl-C reaches the supervisor alone, which stops the parts in order
+        self.process = subprocess.Popen(
+            self.argv,
+            env=dict(self.env),
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=die_with_parent,
+        )
+
+    def look(self) -> str | None:
+        """Restart the part when it has died, with growing pauses; says so. Raises DeadForGood."""
+        now = time.monotonic()
+        if self.process is None:
+            if now >= self._start_at:
+                self.start()
+            return None
+        code = self.process.poll()
+        if code is None:
+            return None
+        self.process = None
+        self._deaths.append(now)
+        while self._deaths and self._deaths[0] < now - WITHIN_S:
+            self._deaths.popleft()
+        if len(self._deaths) >= MAX_DEATHS:
+            raise DeadForGood(
+                f"the {self.name} died {MAX_DEATHS} times within a minute (exit code {code}): "
+                "its messages are above"
+            )
+        pause_s = 0.2 * 2 ** (len(self._deaths) - 1)
+        self._start_at = now + pause_s
+        return f"the {self.name} died (exit code {code}); starting it again"
+
+    def stop(self) -> None:
+        """Ask it to leave, wait its grace, then kill it."""
+        if self.process is None or self.process.poll() is not None:
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(self.grace_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def kill(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
