@@ -26,8 +26,8 @@ _FIXED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ABILITIES: (
         (
             "What can you do?", "What can I ask you?", "How can you help me?", "What are you good at?",
-            "Help", "Can you help me?", "What do you know?", "Tell me what you can do.", "What are your skills?",
-            "What should I ask you?", "What can you do for me?", "How do I use you?",
+            "Help", "Can you help me?", "What do you know?", "Tell me what you can do.",
+            "What are your skills?", "What should I ask you?", "What can you do for me?", "How do I use you?",
         ),
         ("What things can you do?", "Please help me.", "Show me what you can do.", "What may I ask you?"),
     ),

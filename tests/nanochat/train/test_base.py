@@ -1,0 +1,191 @@
+"""Pretraining by real processes: it learns, resumes exactly, stops when asked, and fails with a reason."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from nanochat.checkpoint import find_checkpoints, load_model, read_meta
+from tests.nanochat.trainers import Home
+
+SLOW = {"num_iterations": 100_000}  # steps enough to be caught in the middle
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    home = Home(tmp_path_factory.mktemp("home"))
+    assert home.train_tokenizer().process.returncode == 0
+    return home
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_after_kill_9_a_run_goes_on_with_the_same_losses(home: Home, ranks: int) -> None:
+    config = home.base_config(save_every=4, resume_from="auto", processes=ranks)
+    whole = home.run("scripts.base_train", config, run=f"whole{ranks}", ranks=ranks)
+    assert whole.process.returncode == 0, whole.log
+    expected = whole.losses()
+    assert len(expected) == 12 and expected[12] < expected[1] < math.log(300) + 0.1
+
+    run = f"killed{ranks}"
+    killed = home.start("scripts.base_train", config, run=run, ranks=ranks)
+    killed.until(lambda attempt: len(attempt.losses()) >= 6)
+    killed.kill_everything()
+    assert not killed.events("end") or killed.events("end")[0]["step"] == 12
+    resumed = home.run("scripts.base_train", config, run=run, attempt=2, ranks=ranks)
+    assert resumed.process.returncode == 0, resumed.log
+    phase = resumed.events("phase")[-1]
+    assert phase["phase"] == "resume" and phase["step"] in (4, 8, 12) and phase["steps"] == 12
+    assert {**killed.losses(), **resumed.losses()} == expected
+
+
+def test_two_ranks_learn_what_one_rank_learns(home: Home) -> None:
+    alone = home.run("scripts.base_train", home.base_config(num_iterations=1, grad_clip=0.0), run="one")
+    both = home.run(
+        "scripts.base_train",
+        home.base_config(num_iterations=1, grad_clip=0.0, processes=2),
+        run="two",
+        ranks=2,
+    )
+    # other documents, but the same weights to begin with: the first loss is ln V on both
+    assert alone.losses()[1] == pytest.approx(math.log(300), abs=1e-4)
+    assert both.losses()[1] == pytest.approx(math.log(300), abs=1e-4)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_stopped_run_saves_and_leaves(home: Home, ranks: int) -> None:
+    run = f"stopped{ranks}"
+    attempt = home.start(
+        "scripts.base_train", home.base_config(processes=ranks, **SLOW), run=run, ranks=ranks
+    )
+    attempt.until(lambda attempt: len(attempt.losses()) >= 2)
+    attempt.process.send_signal(signal.SIGTERM)
+    attempt.wait()
+    end = attempt.events("end")[-1]
+    assert end["status"] == "stopped" and end["peak_bytes"] > 0
+    saved = find_checkpoints(home.base / "base_checkpoints", run)
+    assert [int(path.name[5:]) for path in saved] == [end["step"]]
+    assert attempt.failure is None
+    if ranks == 1:
+        assert attempt.process.returncode == 0
+
+
+def test_ctrl_c_stops_like_sigterm(home: Home) -> None:
+    attempt = home.start("scripts.base_train", home.base_config(**SLOW), run="ctrlc")
+    attempt.until(lambda attempt: len(attempt.losses()) >= 1)
+    os.kill(attempt.process.pid, signal.SIGINT)
+    assert attempt.wait() == 0
+    assert attempt.events("end")[-1]["status"] == "stopped"
+
+
+def test_a_checkpoint_tells_where_it_comes_from_and_loads(home: Home) -> None:
+    config = home.base_config(eval_every=3, eval_tokens=256, num_iterations=3)
+    attempt = home.run("scripts.base_train", config, run="meta")
+    assert attempt.process.returncode == 0, attempt.log
+    first, second = attempt.events("checkpoint")
+    assert (first["step"], first["stage"], first["path"]) == (3, "base", "base_checkpoints/meta/step_000003")
+    assert (
+        first["model"]["n_layer"] == 1 and "val/bpb" not in first["metrics"]
+    )  # saved before it was evaluated
+    assert 0 < second["metrics"]["val/bpb"] < 10 and second["sha256"] == first["sha256"]
+    model, tokenizer, meta = load_model(home.base / first["path"])
+    assert (model.cfg.vocab_size, meta["config"]["num_iterations"]) == (tokenizer.vocab_size, 3)
+    assert meta["tokenizer"]["path"] == "tokenizer/tok"
+    kinds = [event["phase"] for event in attempt.events("phase")]
+    assert kinds == ["data", "train"]
+
+
+def test_every_metric_of_the_contract_is_there(home: Home) -> None:
+    attempt = home.run("scripts.base_train", home.base_config(num_iterations=2), run="metrics")
+    metrics = attempt.events("metric")
+    assert set(metrics[0]["values"]) == {
+        "train/loss", "train/grad_norm", "train/lrm", "train/dt_ms", "train/tok_per_sec", "train/tokens",
+    }  # fmt: skip
+    assert metrics[1]["values"]["train/tokens"] == 256
+    assert metrics[-1]["values"]["mem/peak_bytes"] > 1e6
+
+
+def test_what_this_version_lacks_is_said_once(home: Home) -> None:
+    config = home.base_config(num_iterations=2, core_metric_every=1, use_dummy_wandb=False)
+    attempt = home.run("scripts.base_train", config, run="lacks")
+    messages = [event["message"] for event in attempt.events("warning")]
+    assert len(messages) == 2 and all("not part of this version" in message for message in messages)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_loss_that_explodes_fails_with_its_reason(home: Home, ranks: int) -> None:
+    config = home.base_config(matrix_lr=10.0, embedding_lr=10.0, unembedding_lr=10.0, grad_clip=0.0, **SLOW)
+    config |= {"dtype": "float32", "processes": ranks, "weight_decay": 10.0}
+    attempt = home.run("scripts.base_train", config, run=f"nan{ranks}", ranks=ranks)
+    assert attempt.process.returncode != 0
+    assert attempt.failure is not None and attempt.failure["reason"] == "nan_loss", attempt.log[-2000:]
+    assert "learning rates" in attempt.failure["message"]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "words"),
+    [
+        ({"data": "nowhere"}, "data_error", "no corpus 'nowhere'"),
+        ({"tokenizer": "tokenizer/none"}, "data_error", "does not exist"),
+        ({"resume_from": "7"}, "data_error", "no checkpoint step_000007"),
+        ({"resume_from": "base_checkpoints"}, "data_error", "is no checkpoint"),
+    ],
+)
+def test_bad_inputs_fail_with_reason_and_remedy(
+    home: Home, change: dict[str, str], reason: str, words: str
+) -> None:
+    attempt = home.run("scripts.base_train", home.base_config(**change), run="bad", attempt=len(words))
+    assert attempt.process.returncode != 0
+    assert attempt.failure is not None and attempt.failure["reason"] == reason
+    assert words in attempt.failure["message"]
+
+
+def test_a_checkpoint_of_another_depth_is_not_resumed(home: Home) -> None:
+    home.run("scripts.base_train", home.base_config(num_iterations=1), run="depth")
+    other = home.base_config(num_iterations=1, depth=2, resume_from="auto")
+    attempt = home.run("scripts.base_train", other, run="depth", attempt=2)
+    assert attempt.failure is not None and attempt.failure["reason"] == "config_error"
+    assert "depth is 2" in attempt.failure["message"]
+
+
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(home: Home) -> None:
+    config = home.base_config(num_iterations=4, save_every=2, resume_from="auto")
+    home.run("scripts.base_train", config, run="damaged")
+    first, last = find_checkpoints(home.base / "base_checkpoints", "damaged")
+    (last / "model.safetensors").write_bytes(b"nothing")
+    again = home.run("scripts.base_train", config, run="damaged", attempt=2)
+    assert again.process.returncode == 0, again.log
+    assert "damaged" in again.events("warning")[0]["message"]
+    assert again.events("phase")[-1]["step"] == int(first.name[5:])
+
+
+def test_a_finished_run_that_is_resumed_trains_nothing_and_announces_its_checkpoint(home: Home) -> None:
+    config = home.base_config(num_iterations=2, resume_from="auto")
+    home.run("scripts.base_train", config, run="done")
+    again = home.run("scripts.base_train", config, run="done", attempt=2)
+    assert again.losses() == {} and again.events("end")[-1]["status"] == "succeeded"
+    assert [event["step"] for event in again.events("checkpoint")] == [2]
+
+
+def test_two_ranks_resume_what_one_rank_saved(home: Home) -> None:
+    config = home.base_config(num_iterations=4, save_every=2, resume_from="auto")
+    home.run("scripts.base_train", config, run="resized")
+    place = find_checkpoints(home.base / "base_checkpoints", "resized")[-1]
+    assert len(read_meta(place)["ranks"]) == 1
+    more = {**config, "num_iterations": 6, "processes": 2}
+    again = home.run("scripts.base_train", more, run="resized", attempt=2, ranks=2)
+    assert again.process.returncode == 0, again.log
+    assert sorted(again.losses()) == [5, 6]
+
+
+def test_from_an_empty_directory_corpus_and_tokenizer_are_made(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    attempt = home.run(
+        "scripts.base_train", home.base_config(num_iterations=1, processes=2), run="first", ranks=2
+    )
+    assert attempt.process.returncode == 0, attempt.log
+    assert attempt.log.count("training one with 4,096 tokens") == 1
+    assert (tmp_path / "tokenizer" / "latest").resolve().name == "v4096"
