@@ -55,7 +55,7 @@ export function App() {
             ))}
           </nav>
           <div className="ml-auto flex items-center gap-2">
-            {status !== "live" && <LiveDot status={status} />}
+            {status === "reconnecting" && <LiveDot status={status} />}
             <ThemeToggle />
           </div>
         </div>

@@ -71,12 +71,16 @@ export const getMetrics = (run_id: string) =>
 export const getLogEnd = async (run_id: string) =>
   (await unwrap(api.GET("/runs/{run_id}/logs", { params: { path: { run_id }, query: { limit: 1 } } }))).end;
 
-export function useSamples(runId: string) {
-  return useQuery({ queryKey: ["run", runId, "samples"], queryFn: () => unwrap(api.GET("/runs/{run_id}/samples", id(runId))) });
+/** What a live run leaves behind is asked for again now and then: no frame announces it. */
+const whileLive = (live: boolean) => (live ? 2 * FAST_MS : false);
+
+export function useSamples(runId: string, live: boolean) {
+  return useQuery({ refetchInterval: whileLive(live), queryKey: ["run", runId, "samples"], queryFn: () => unwrap(api.GET("/runs/{run_id}/samples", id(runId))) });
 }
 
-export function useCheckpoints(runId: string) {
+export function useCheckpoints(runId: string, live: boolean) {
   return useQuery({
+    refetchInterval: whileLive(live),
     queryKey: ["run", runId, "checkpoints"],
     queryFn: () => unwrap(api.GET("/runs/{run_id}/checkpoints", id(runId))),
   });

@@ -1,6 +1,7 @@
 /** What a run's numbers mean: which metric is its loss, how far it is, when it will be done. */
 import type { Run } from "../api/types";
 import { isLive } from "../api/types";
+import { count } from "./format";
 
 const LOSSES = ["train/loss", "sft/loss", "rl/reward"];
 
@@ -20,6 +21,13 @@ export function progress(run: Run): number | null {
   if (run.state === "succeeded") return 1;
   if (run.step == null || !run.steps) return null;
   return Math.min(1, run.step / run.steps);
+}
+
+/** "120 / 300"; "–" before the first step. */
+export function steps(run: Run): string {
+  if (!run.steps) return count(run.step);
+  // steps count from 0, so the last one of a whole run is called steps - 1
+  return `${count(run.state === "succeeded" ? run.steps : (run.step ?? 0))} / ${count(run.steps)}`;
 }
 
 /** Seconds left at the speed of the last steps; null when that cannot be said. */

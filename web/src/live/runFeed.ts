@@ -21,10 +21,9 @@ export type RunFeed = {
   loaded: boolean;
 };
 
-export function useRunFeed(runId: string, wanted: { log: boolean } = { log: true }): RunFeed {
+export function useRunFeed(runId: string): RunFeed {
   const client = useQueryClient();
   const [feed, setFeed] = useState<RunFeed>(empty);
-  const wantsLog = wanted.log;
 
   useEffect(() => {
     let connection: LiveConnection | undefined;
@@ -43,7 +42,10 @@ export function useRunFeed(runId: string, wanted: { log: boolean } = { log: true
       if (message.op === "batch" && message.channel === "log")
         for (const item of items as { text: string }[]) current.log.append(item.text);
       else if (message.op === "batch" && message.channel === "metric")
-        for (const item of items as MetricItem[]) current.metrics.add(item);
+        for (const item of items as MetricItem[]) {
+          current.metrics.add(item);
+          client.setQueryData<Run>(["run", runId], (run) => run && advanced(run, item));
+        }
       else if (message.op === "rewind") current.metrics.rewind(message["step"] as number);
       if (message.op === "state") client.setQueryData(["run", runId], message["run"] as Run);
       if (message.op === "state" || message.op === "end") {
@@ -58,7 +60,7 @@ export function useRunFeed(runId: string, wanted: { log: boolean } = { log: true
     const start = async () => {
       const [metrics, end] = await Promise.all([
         getMetrics(runId),
-        wantsLog ? getLogEnd(runId) : 0,
+        getLogEnd(runId),
       ]);
       if (gone) return;
       const after = Math.max(0, end - LOG_TAIL_BYTES);
@@ -70,7 +72,7 @@ export function useRunFeed(runId: string, wanted: { log: boolean } = { log: true
       });
       connection = new LiveConnection({
         path: `/runs/${runId}/stream`,
-        cursors: { ...(wantsLog ? { log: after } : {}), metric: metrics.last, state: 0 },
+        cursors: { log: after, metric: metrics.last, state: 0 },
         onFrame: receive,
         onStatus: (status) => publish({ status }),
       });
@@ -92,9 +94,15 @@ export function useRunFeed(runId: string, wanted: { log: boolean } = { log: true
       cancelAnimationFrame(frame);
       connection?.close();
     };
-  }, [runId, wantsLog, client]);
+  }, [runId, client]);
 
   return feed;
+}
+
+/** The run after one more metric event: its state comes by frame, its step does not. */
+function advanced(run: Run, { step, values }: MetricItem): Run {
+  const known = Object.entries(values).filter((entry): entry is [string, number] => entry[1] !== null);
+  return { ...run, step: step ?? run.step ?? null, summary: { ...run.summary, ...Object.fromEntries(known) } };
 }
 
 function empty(): RunFeed {

@@ -2,8 +2,9 @@
 import { useCancelPipeline, usePipeline } from "../api/queries";
 import type { Run } from "../api/types";
 import { hasEnded, isLive } from "../api/types";
-import { useRunFeed } from "../live/runFeed";
+import { type RunFeed, useRunFeed } from "../live/runFeed";
 import { duration, seconds } from "../lib/format";
+import { latestLoss } from "../lib/runs";
 import { Link } from "../router";
 import { t } from "../texts";
 import { Button, Card, Failure, LinkButton, LiveDot, Note, Page, StateBadge } from "../ui/basics";
@@ -67,34 +68,59 @@ export function PipelinePage({ pipelineId }: { pipelineId: string }) {
       )}
       {blocked && <BlockedNote run={blocked} />}
       <PipelineScores pipelineId={pipelineId} />
-      {active && <ActiveRun key={active.id} run={active} />}
+      {ended ? <Losses runs={runs} /> : active && <ActiveRun key={active.id} run={active} />}
     </Page>
   );
 }
 
 /** The run that works now; between two runs the last one that did. */
 function activeRun(runs: readonly Run[]): Run | undefined {
-  return runs.find((run) => isLive(run.state)) ?? runs.findLast((run) => run.started_at !== null && run.started_at !== undefined);
+  return runs.find((run) => isLive(run.state)) ?? runs.findLast((run) => run.started_at != null);
 }
 
 function ActiveRun({ run }: { run: Run }) {
   const feed = useRunFeed(run.id);
-  const tools = (
-    <>
-      <LiveDot status={feed.status} />
-      <Link to={`/runs/${run.id}`} className="text-accent underline-offset-2 hover:underline">
-        {t.pipeline.activeRun}
-      </Link>
-    </>
-  );
+  const learns = run.steps != null || feed.metrics.series.size > 0;
   return (
-    <div className="grid gap-4 lg:grid-cols-2">
-      <Card title={`${t.pipeline.loss}: ${t.pipeline.stage[run.stage] ?? run.stage}`} tools={tools}>
-        <LossChart feed={feed} ended={hasEnded(run.state)} height={280} />
-      </Card>
-      <Card title={t.run.log}>
+    <div className={`grid gap-4 ${learns ? "lg:grid-cols-2" : ""}`}>
+      {learns && <LossCard run={run} feed={feed} />}
+      <Card title={learns ? t.run.log : stageTitle(run)} tools={learns ? undefined : <LiveDot status={feed.status} />}>
         <LogView feed={feed} runId={run.id} height={300} compact />
       </Card>
     </div>
   );
 }
+
+/** When all is over: how every run that learned did. */
+function Losses({ runs }: { runs: readonly Run[] }) {
+  const learned = runs.filter((run) => latestLoss(run) !== undefined);
+  return (
+    <div className="grid gap-4 lg:grid-cols-2">
+      {learned.map((run) => (
+        <EndedLoss key={run.id} run={run} />
+      ))}
+    </div>
+  );
+}
+
+function EndedLoss({ run }: { run: Run }) {
+  return <LossCard run={run} feed={useRunFeed(run.id)} />;
+}
+
+function LossCard({ run, feed }: { run: Run; feed: RunFeed }) {
+  const tools = (
+    <>
+      {!hasEnded(run.state) && <LiveDot status={feed.status} />}
+      <Link to={`/runs/${run.id}`} className="text-accent underline-offset-2 hover:underline">
+        {t.pipeline.openRun}
+      </Link>
+    </>
+  );
+  return (
+    <Card title={`${t.pipeline.loss}: ${stageTitle(run)}`} tools={tools} className="pb-2">
+      <LossChart feed={feed} ended={hasEnded(run.state)} height={280} />
+    </Card>
+  );
+}
+
+const stageTitle = (run: Run) => t.pipeline.stage[run.stage] ?? run.stage;

@@ -29,7 +29,7 @@ export function RunPage({ runId }: { runId: string }) {
       <BlockedNote run={run} />
       <Facts run={run} />
       <FailureCard run={run} />
-      <Live runId={runId} ended={hasEnded(run.state)} charts={run.stage !== "chat_eval"} />
+      <Live runId={runId} ended={hasEnded(run.state)} charts={!hasEnded(run.state) && run.steps != null} />
       <EvaluationsCard run={run} />
       <SamplesCard run={run} />
       <CheckpointsCard run={run} />

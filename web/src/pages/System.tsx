@@ -25,7 +25,7 @@ export function SystemPage() {
           <Empty>{t.system.noWorkers}</Empty>
         </Card>
       )}
-      <div className="grid items-start gap-4 lg:grid-cols-2">
+      <div className={`grid items-start gap-4 ${workers.length > 1 ? "lg:grid-cols-2" : ""}`}>
         {workers.map((worker) => (
           <WorkerCard key={worker.id} worker={worker} />
         ))}

@@ -3,6 +3,7 @@ import { useEffect, useRef, useState } from "react";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import { number } from "../lib/format";
+import { t } from "../texts";
 import { themeChanged } from "../theme";
 
 export type Line = { label: string; y: readonly (number | null)[]; colour: string; width?: number; points?: boolean };
@@ -34,11 +35,11 @@ export function Chart({ x, lines, height, log = false, label }: Props) {
         height,
         cursor: { y: false, points: { size: 6 }, drag: { x: true, y: false } },
         legend: { show: false },
-        padding: [8, 8, 0, 0],
+        padding: [8, 18, 0, 0],
         scales: { x: { time: false }, y: { distr: log ? 3 : 1 } },
         axes: [
           { ...axis, size: 26, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : short(tick))) },
-          { ...axis, size: 52, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : short(tick))) },
+          { ...axis, size: 46, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : short(tick))) },
         ],
         series: [
           {},
@@ -68,7 +69,14 @@ export function Chart({ x, lines, height, log = false, label }: Props) {
   }, [shape, height, log, theme]);
 
   useEffect(() => {
-    plot.current?.setData(dataOf(x, lines, log));
+    const u = plot.current;
+    if (!u) return;
+    const before = u.data[0];
+    const { min, max } = u.scales["x"] ?? {};
+    // whoever zoomed in stays there while new points come
+    const zoomed = before.length > 1 && (min !== before[0] || max !== before.at(-1));
+    u.setData(dataOf(x, lines, log), !zoomed);
+    if (zoomed) u.redraw();
   }, [x, lines, log]);
 
   const index = hover !== null && hover < x.length ? hover : x.length - 1;
@@ -82,7 +90,7 @@ export function Chart({ x, lines, height, log = false, label }: Props) {
             <b className="font-medium text-ink">{number(hover === null ? lastOf(line.y) : line.y[index])}</b>
           </span>
         ))}
-        {x.length > 0 && <span className="ml-auto">step {short(x[index] as number)}</span>}
+        {hover !== null && x.length > 0 && <span className="ml-auto">{t.run.atStep(short(x[index] as number))}</span>}
       </figcaption>
       <div ref={box} className="w-full overflow-hidden" style={{ height }} />
     </figure>

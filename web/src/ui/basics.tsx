@@ -33,7 +33,7 @@ export function Card({ title, tools, children, className = "" }: { title?: React
       {(title || tools) && (
         <header className="flex flex-wrap items-center justify-between gap-x-4 gap-y-1 border-b border-line px-4 py-2">
           <h2>{title}</h2>
-          {tools && <div className="flex flex-wrap items-center gap-2">{tools}</div>}
+          {tools && <div className="flex flex-wrap items-center gap-3">{tools}</div>}
         </header>
       )}
       {children}
@@ -122,7 +122,7 @@ export function Page({ title, tools, children }: { title: ReactNode; tools?: Rea
     <div className="flex flex-col gap-4">
       <div className="flex flex-wrap items-center justify-between gap-3">
         <h1 className="min-w-0 break-words">{title}</h1>
-        {tools && <div className="flex flex-wrap items-center gap-2">{tools}</div>}
+        {tools && <div className="flex flex-wrap items-center gap-3">{tools}</div>}
       </div>
       {children}
     </div>

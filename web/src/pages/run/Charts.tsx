@@ -72,7 +72,7 @@ export function Charts({ feed, ended }: { feed: RunFeed; ended: boolean }) {
         {feed.loaded ? <LossChart feed={feed} ended={ended} height={280} log={log} weight={weight} /> : <Empty>{t.app.loading}</Empty>}
       </Card>
       {others.length > 0 && (
-        <div className="grid gap-4 sm:grid-cols-2 xl:grid-cols-4">
+        <div className="grid grid-cols-2 gap-2 sm:gap-4 xl:grid-cols-4">
           {others.map((series) => (
             <SmallChart key={series.key} series={series} version={feed.metrics.version} />
           ))}
@@ -97,7 +97,7 @@ function SmallChart({ series, version }: { series: Series; version: number }) {
     [series, version],
   );
   return (
-    <Card className="pt-1">
+    <Card className="py-1">
       <Chart x={x} lines={lines} height={130} label={title(series.key)} />
     </Card>
   );

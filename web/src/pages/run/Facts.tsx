@@ -2,8 +2,8 @@
 import { useRunAction } from "../../api/queries";
 import type { Run } from "../../api/types";
 import { hasEnded, isLive } from "../../api/types";
-import { bytes, compact, count, duration, number, seconds } from "../../lib/format";
-import { type ActionName, actions, latestLoss, progress, secondsLeft } from "../../lib/runs";
+import { bytes, compact, duration, number, seconds } from "../../lib/format";
+import { type ActionName, actions, latestLoss, progress, secondsLeft, steps } from "../../lib/runs";
 import { Link, navigate } from "../../router";
 import { t } from "../../texts";
 import { Bar, Button, Card, Fact, Failure } from "../../ui/basics";
@@ -40,7 +40,7 @@ export function Facts({ run }: { run: Run }) {
       )}
       <dl className="grid grid-cols-2 gap-x-6 gap-y-3 sm:grid-cols-4 lg:grid-cols-8">
         <Fact label={t.runs.stage}>{run.stage}</Fact>
-        <Fact label={t.run.step}>{run.steps ? `${count(run.step ?? 0)} / ${count(run.steps)}` : count(run.step)}</Fact>
+        <Fact label={t.run.step}>{steps(run)}</Fact>
         {live ? (
           <Fact label={t.run.eta}>{duration(secondsLeft(run))}</Fact>
         ) : (
@@ -52,7 +52,6 @@ export function Facts({ run }: { run: Run }) {
         <Fact label={t.run.speed}>{compact(run.summary["train/tok_per_sec"])}</Fact>
         <Fact label={t.run.gpus}>{run.gpus === 0 ? t.run.cpu : run.gpus}</Fact>
         {!live && <Fact label={t.run.memory}>{bytes(run.peak_bytes)}</Fact>}
-        <Fact label={t.run.attempt}>{run.attempt || t.run.none}</Fact>
       </dl>
       <Relations run={run} />
     </Card>
@@ -71,6 +70,11 @@ function Relations({ run }: { run: Run }) {
       {run.preset && (
         <span>
           {t.runs.preset} {run.preset}
+        </span>
+      )}
+      {run.attempt > 1 && (
+        <span>
+          {t.run.attempt} {run.attempt}
         </span>
       )}
       {links.map(({ label, to, text }) => (

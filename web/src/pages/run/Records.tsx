@@ -2,6 +2,7 @@
 import { useState } from "react";
 import { useAttempts, useCheckpoints, useEvaluations, useSamples, useStages } from "../../api/queries";
 import type { Attempt, Run } from "../../api/types";
+import { isLive } from "../../api/types";
 import { ago, bytes, count, duration, moment, number, seconds, value } from "../../lib/format";
 import { plain } from "../../lib/ansi";
 import { t } from "../../texts";
@@ -73,7 +74,7 @@ export function AttemptsCard({ run }: { run: Run }) {
 }
 
 export function CheckpointsCard({ run }: { run: Run }) {
-  const checkpoints = useCheckpoints(run.id).data?.items ?? [];
+  const checkpoints = useCheckpoints(run.id, isLive(run.state)).data?.items ?? [];
   if (checkpoints.length === 0) return null;
   return (
     <Card title={t.run.checkpoints}>
@@ -134,7 +135,7 @@ export function EvaluationsCard({ run }: { run: Run }) {
 }
 
 export function SamplesCard({ run }: { run: Run }) {
-  const samples = useSamples(run.id).data?.items ?? [];
+  const samples = useSamples(run.id, isLive(run.state)).data?.items ?? [];
   const steps = [...new Set(samples.map(({ step }) => step))].sort((a, b) => b - a);
   const [chosen, setChosen] = useState<number | null>(null);
   const step = chosen ?? steps[0];

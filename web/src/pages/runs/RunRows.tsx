@@ -1,8 +1,8 @@
 /** Runs as a table; on a phone, as a list of short cards. */
 import type { Run } from "../../api/types";
 import { hasEnded } from "../../api/types";
-import { ago, compact, count, moment, number } from "../../lib/format";
-import { latestLoss, progress } from "../../lib/runs";
+import { ago, compact, moment, number } from "../../lib/format";
+import { latestLoss, progress, steps } from "../../lib/runs";
 import { Link } from "../../router";
 import { t } from "../../texts";
 import { Bar, StateBadge } from "../../ui/basics";
@@ -13,10 +13,10 @@ export function RunRows({ runs }: { runs: readonly Run[] }) {
       <table className="hidden w-full table-fixed text-left md:table">
         <thead className="text-xs text-soft">
           <tr className="border-b border-line [&>th]:px-3 [&>th]:py-2 [&>th]:font-medium">
-            <th scope="col" className="w-28">{t.runs.state}</th>
+            <th scope="col" className="w-32">{t.runs.state}</th>
             <th scope="col">{t.runs.name}</th>
-            <th scope="col" className="w-24">{t.runs.stage}</th>
-            <th scope="col" className="hidden w-32 lg:table-cell">{t.runs.preset}</th>
+            <th scope="col" className="w-28">{t.runs.stage}</th>
+            <th scope="col" className="hidden w-40 lg:table-cell">{t.runs.preset}</th>
             <th scope="col" className="w-20 text-right">{t.runs.loss}</th>
             <th scope="col" className="w-44">{t.runs.progress}</th>
             <th scope="col" className="w-20 text-right">{t.runs.speed}</th>
@@ -80,13 +80,12 @@ function RunName({ run }: { run: Run }) {
 
 function Steps({ run }: { run: Run }) {
   const share = progress(run);
-  if (run.step == null && share === null) return <span className="text-soft">–</span>;
-  const label = run.steps ? `${count(run.step)} / ${count(run.steps)}` : count(run.step);
+  if (run.step == null && share === null) return null;
   const tone = run.state === "failed" ? "bg-bad" : run.state === "succeeded" ? "bg-good" : hasEnded(run.state) ? "bg-soft" : "bg-accent";
   return (
     <div className="flex items-center gap-2">
       <Bar share={share} label={t.runs.progress} tone={tone} className="min-w-12 flex-1" />
-      <span className="text-xs whitespace-nowrap text-soft">{label}</span>
+      {run.step != null && <span className="text-xs whitespace-nowrap text-soft">{steps(run)}</span>}
     </div>
   );
 }
