@@ -13,6 +13,8 @@ type Props = { x: readonly number[]; lines: readonly Line[]; height: number; log
 export function Chart({ x, lines, height, log = false, label }: Props) {
   const box = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | null>(null);
+  /** Whoever dragged over a part stays there while new points come. */
+  const zoomed = useRef(false);
   const [hover, setHover] = useState<number | null>(null);
   const [theme, setTheme] = useState(0);
   const shape = lines.map((line) => `${line.label} ${line.colour} ${line.width} ${line.points}`).join("|");
@@ -51,12 +53,18 @@ export function Chart({ x, lines, height, log = false, label }: Props) {
             points: { show: line.points ?? false, size: 5, fill: colour(line.colour) },
           })),
         ],
-        hooks: { setCursor: [(u) => setHover(u.cursor.idx ?? null)] },
+        hooks: {
+          setCursor: [(u) => setHover(u.cursor.idx ?? null)],
+          setSelect: [(u) => void (zoomed.current ||= u.select.width > 0)],
+        },
       },
       dataOf(x, lines, log),
       element,
     );
     plot.current = made;
+    zoomed.current = false;
+    const zoomOut = () => (zoomed.current = false); // uPlot itself shows everything again
+    made.over.addEventListener("dblclick", zoomOut);
     const resize = new ResizeObserver(() => made.setSize({ width: Math.max(120, element.clientWidth), height }));
     resize.observe(element);
     return () => {
@@ -71,12 +79,8 @@ export function Chart({ x, lines, height, log = false, label }: Props) {
   useEffect(() => {
     const u = plot.current;
     if (!u) return;
-    const before = u.data[0];
-    const { min, max } = u.scales["x"] ?? {};
-    // whoever zoomed in stays there while new points come
-    const zoomed = before.length > 1 && (min !== before[0] || max !== before.at(-1));
-    u.setData(dataOf(x, lines, log), !zoomed);
-    if (zoomed) u.redraw();
+    u.setData(dataOf(x, lines, log), !zoomed.current);
+    if (zoomed.current) u.redraw();
   }, [x, lines, log]);
 
   const index = hover !== null && hover < x.length ? hover : x.length - 1;

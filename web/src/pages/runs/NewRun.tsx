@@ -19,7 +19,7 @@ export function NewRun({ onClose }: { onClose: () => void }) {
   const [form, setForm] = useState({ stage: "base", config: "", name: "", parent: "", gpus: "" });
   const [rows, setRows] = useState<Row[]>([]);
   const create = useCreateRun();
-  const problem = create.error instanceof Problem ? create.error : null;
+  const [problem, setProblem] = useState<Problem | null>(null);
   const stage = stages.data?.items.find((item) => item.name === form.stage);
   const fields = (stage?.config_schema["properties"] ?? {}) as Record<string, Field>;
   const inputs = (stage?.inputs ?? []).flatMap((input) => input["stages"] as string[]);
@@ -38,7 +38,11 @@ export function NewRun({ onClose }: { onClose: () => void }) {
       ...(form.parent && { parent: form.parent }),
       ...(form.gpus && { gpus: Number(form.gpus) }),
     } as RunCreate;
-    create.mutate(body, { onSuccess: (run) => navigate(`/runs/${run.id}`) });
+    setProblem(null);
+    create.mutate(body, {
+      onSuccess: (run) => navigate(`/runs/${run.id}`),
+      onError: (error) => setProblem(error instanceof Problem ? error : null),
+    });
   };
   const useNearest = (item: ProblemItem) => {
     const [, where, key] = item.pointer.split("/");
@@ -50,7 +54,7 @@ export function NewRun({ onClose }: { onClose: () => void }) {
       const fixed = rows.map((row) => (row.key === key ? (renames ? { ...row, key: text } : { ...row, text }) : row));
       setRows(known ? fixed : [...fixed, { key, text }]);
     } else if (where && where in form) set({ [where]: text });
-    create.reset();
+    if (problem) setProblem(new Problem(problem.status, problem.code, problem.message, problem.errors.filter((other) => other !== item)));
   };
   const about = (pointer: string) => <Problems items={at(problem, pointer)} onUse={useNearest} />;
   const elsewhere = problem?.errors.filter((item) => !SHOWN.some((pointer) => item.pointer.startsWith(pointer))) ?? [];
@@ -66,8 +70,8 @@ export function NewRun({ onClose }: { onClose: () => void }) {
         <h2 id={titleId} className="text-lg">
           {t.create.title}
         </h2>
-        <div className="grid gap-4 sm:grid-cols-2">
-          <label className="flex flex-col gap-1">
+        <div className="grid grid-cols-1 gap-4 sm:grid-cols-2">
+          <label className="flex min-w-0 flex-col gap-1">
             {t.create.stage}
             <select className="field" value={form.stage} onChange={(event) => set({ stage: event.target.value, config: "", parent: "" })}>
               {stages.data?.items.map((item) => (
@@ -78,7 +82,7 @@ export function NewRun({ onClose }: { onClose: () => void }) {
             </select>
             {about("/stage")}
           </label>
-          <label className="flex flex-col gap-1">
+          <label className="flex min-w-0 flex-col gap-1">
             {t.create.preset}
             <select className="field" value={form.config} onChange={(event) => set({ config: event.target.value })}>
               <option value="">{t.create.noPreset}</option>
@@ -86,14 +90,14 @@ export function NewRun({ onClose }: { onClose: () => void }) {
             </select>
             {about("/config")}
           </label>
-          <label className="flex flex-col gap-1">
+          <label className="flex min-w-0 flex-col gap-1">
             <span>
               {t.create.name} <span className="text-soft">({t.create.optional})</span>
             </span>
             <input className="field" value={form.name} maxLength={64} onChange={(event) => set({ name: event.target.value })} />
             {about("/name")}
           </label>
-          <label className="flex flex-col gap-1">
+          <label className="flex min-w-0 flex-col gap-1">
             {t.create.gpus}
             <input
               className="field"
@@ -106,7 +110,7 @@ export function NewRun({ onClose }: { onClose: () => void }) {
             {about("/gpus")}
           </label>
           {inputs.length > 0 && (
-            <label className="flex flex-col gap-1 sm:col-span-2">
+            <label className="flex min-w-0 flex-col gap-1 sm:col-span-2">
               {t.create.parent}
               <select className="field" value={form.parent} onChange={(event) => set({ parent: event.target.value })}>
                 <option value="">{t.create.newest}</option>
@@ -122,7 +126,7 @@ export function NewRun({ onClose }: { onClose: () => void }) {
         </div>
         <Overrides rows={rows} fields={fields} onChange={setRows} problem={problem} onUse={useNearest} />
         {elsewhere.length > 0 && <Problems items={elsewhere} onUse={useNearest} />}
-        {create.error && !problem?.errors.length && <Failure error={create.error} />}
+        {create.error && !(create.error instanceof Problem && create.error.errors.length) && <Failure error={create.error} />}
         <div className="flex justify-end gap-2">
           <Button onClick={() => dialog.current?.close()}>{t.create.cancel}</Button>
           <Button type="submit" look="primary" disabled={create.isPending}>

@@ -1,0 +1,106 @@
+import { expect, test } from "vitest";
+import { at, problemFrom } from "../api/problems";
+import type { Run, RunState } from "../api/types";
+import { ago, bytes, compact, duration, number, percent } from "./format";
+import { parseValue, pointerTail, toOverrides, toText } from "./overrides";
+import { actions, latestLoss, progress, secondsLeft, steps } from "./runs";
+import { smooth } from "./smooth";
+
+test.each([
+  [3.14159, "3.142"],
+  [0.000012, "1.20e-5"],
+  [12345.6, "12,346"],
+  [0, "0"],
+  [null, "–"],
+  [Number.NaN, "–"],
+])("number %s reads %s", (value, text) => expect(number(value)).toBe(text));
+
+test.each([
+  [59.4, "59 s"],
+  [60, "1 min 00 s"],
+  [3599.6, "1 h 00 min"],
+  [86_400, "1 d 0 h"],
+  [null, "–"],
+])("%s seconds read %s", (seconds, text) => expect(duration(seconds)).toBe(text));
+
+test("sizes and shares", () => {
+  expect(bytes(45 * 2 ** 20)).toBe("45.0 MiB");
+  expect(bytes(0)).toBe("0 B");
+  expect(percent(0.974)).toBe("97 %");
+  expect(compact(39_512)).toBe("39.5K");
+  expect(ago("2026-01-01T00:00:00Z", Date.parse("2026-01-01T00:05:10Z"))).toBe("5 min ago");
+});
+
+test("a smoothed straight line is itself in the middle: no lag", () => {
+  const line = Array.from({ length: 401 }, (_, i) => 10 - i / 50);
+  expect(smooth(line, 0.9)[200]).toBeCloseTo(line[200] as number, 9);
+});
+
+test("smoothing weight 0 changes nothing and gaps stay gaps", () => {
+  expect(smooth([1, null, 5], 0)).toEqual([1, null, 5]);
+  expect(smooth([1, null, 5], 0.5)[1]).toBeNull();
+  expect(smooth([2, null, 2, 2], 0.5)).toEqual([2, null, 2, 2]);
+});
+
+const fields = {
+  depth: { type: "integer" },
+  data: { type: "string" },
+  dtype: { enum: ["auto", "float32"], type: "string" },
+  limit: { anyOf: [{ type: "integer" }, { type: "null" }] },
+  flag: { type: "boolean" },
+};
+
+test("the text of a row is read as the field's type", () => {
+  const rows = [
+    { key: "depth", text: " 4 " },
+    { key: "data", text: "42" },
+    { key: "dtype", text: "auto" },
+    { key: "limit", text: "null" },
+    { key: "flag", text: "True" },
+    { key: "unknown", text: "0.5" },
+    { key: "", text: "left out" },
+  ];
+  expect(toOverrides(rows, fields)).toEqual({ depth: 4, data: "42", dtype: "auto", limit: null, flag: true, unknown: 0.5 });
+});
+
+test("what is no JSON goes to the service as text, so that it can say what is wrong", () => {
+  expect(parseValue("four", fields.depth)).toBe("four");
+  expect(toText(512)).toBe("512");
+  expect(pointerTail("/overrides/a~1b~0c")).toBe("a/b~c");
+});
+
+test("a problem document and an OpenAI error are both problems", () => {
+  const problem = problemFrom(422, { code: "invalid_config", detail: "bad", errors: [{ pointer: "/overrides/depth", message: "m", nearest: 1 }] });
+  expect(problem).toMatchObject({ status: 422, code: "invalid_config", message: "bad" });
+  expect(at(problem, "/overrides")).toHaveLength(1);
+  expect(at(problem, "/overrides/dep")).toHaveLength(0);
+  expect(problemFrom(404, { error: { message: "no model", code: "model_not_found" } })).toMatchObject({ code: "model_not_found", message: "no model" });
+  expect(problemFrom(502, "<html>").message).toContain("502");
+});
+
+function run(change: Partial<Run>): Run {
+  return { state: "running", desired: "run", summary: {}, step: null, steps: null, ...change } as Run;
+}
+
+test("progress and time left need a step and a length", () => {
+  expect(progress(run({ step: 150, steps: 300 }))).toBe(0.5);
+  expect(progress(run({ step: 150 }))).toBeNull();
+  expect(progress(run({ state: "succeeded" }))).toBe(1);
+  expect(secondsLeft(run({ step: 100, steps: 300, summary: { "train/dt_ms": 50 } }))).toBe(10);
+  expect(secondsLeft(run({ state: "failed", step: 100, steps: 300, summary: { "train/dt_ms": 50 } }))).toBeNull();
+  expect(steps(run({ state: "succeeded", step: 299, steps: 300 }))).toBe("300 / 300");
+  expect(latestLoss(run({ summary: { "sft/loss": 1.5, "train/mfu": 0.3 } }))).toBe(1.5);
+});
+
+test.each<[RunState, Run["desired"], string[]]>([
+  ["queued", "run", ["pause", "cancel"]],
+  ["running", "run", ["pause", "cancel"]],
+  ["running", "cancel", []],
+  ["stopping", "pause", ["cancel"]],
+  ["paused", "pause", ["resume", "cancel"]],
+  ["failed", "run", ["retry"]],
+  ["cancelled", "cancel", ["retry"]],
+  ["succeeded", "run", []],
+])("a run that is %s and should %s offers %j", (state, desired, offered) => {
+  expect(actions(run({ state, desired }))).toEqual(offered);
+});

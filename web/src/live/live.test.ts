@@ -1,0 +1,151 @@
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { LogBuffer } from "./logBuffer";
+import { SeriesStore } from "./seriesStore";
+import { type Frame, LiveConnection, type Status } from "./socket";
+
+/** A socket that the test plays the server of. */
+class Line {
+  readyState = 1;
+  sent: string[] = [];
+  onmessage: ((event: { data: string }) => void) | null = null;
+  onclose: ((event: { code: number }) => void) | null = null;
+  constructor(readonly url: string) {}
+  send(text: string) {
+    this.sent.push(text);
+  }
+  close(code = 1000) {
+    this.readyState = 3;
+    this.onclose?.({ code });
+  }
+  says(frame: object) {
+    this.onmessage?.({ data: JSON.stringify(frame) });
+  }
+}
+
+let lines: Line[];
+let frames: Frame[];
+let statuses: Status[];
+
+function connect(cursors: Record<string, number>): LiveConnection {
+  return new LiveConnection({
+    path: "/runs/r1/stream",
+    cursors,
+    origin: "http://host:1",
+    onFrame: (frame) => frames.push(frame),
+    onStatus: (status) => statuses.push(status),
+    open: (url) => {
+      const line = new Line(url);
+      lines.push(line);
+      return line as unknown as WebSocket;
+    },
+  });
+}
+
+beforeEach(() => {
+  vi.useFakeTimers();
+  [lines, frames, statuses] = [[], [], []];
+});
+afterEach(() => vi.useRealTimers());
+
+test("the address carries channels and cursors", () => {
+  connect({ log: 7, metric: 0 });
+  expect(lines[0]?.url).toBe("ws://host:1/runs/r1/stream?channels=log%2Cmetric&after_log=7&after_metric=0");
+});
+
+test("after a lost connection it goes on where it was", () => {
+  connect({ log: 0, metric: 3 });
+  lines[0]?.says({ op: "welcome" });
+  lines[0]?.says({ op: "batch", channel: "log", first: 0, last: 512, items: [] });
+  lines[0]?.says({ op: "batch", channel: "metric", first: 4, last: 9, items: [] });
+  lines[0]?.close(1006);
+  expect(statuses.at(-1)).toBe("reconnecting");
+  vi.advanceTimersByTime(1000);
+  expect(lines[1]?.url).toContain("after_log=512&after_metric=9");
+  lines[1]?.says({ op: "welcome" });
+  expect(statuses).toEqual(["connecting", "live", "reconnecting", "reconnecting", "live"]);
+});
+
+test("it waits longer after every failure, but not for ever", () => {
+  connect({});
+  const waits: number[] = [];
+  for (let i = 0; i < 9; i += 1) {
+    const before = lines.length;
+    lines.at(-1)?.close(1006);
+    let waited = 0;
+    while (lines.length === before) {
+      vi.advanceTimersByTime(50);
+      waited += 50;
+    }
+    waits.push(waited);
+  }
+  expect(waits[0]).toBeLessThan(500);
+  expect(waits[8]).toBeGreaterThan(6000);
+  expect(Math.max(...waits)).toBeLessThanOrEqual(13_050);
+});
+
+test("the end of the run and a refusal are no reasons to come back", () => {
+  connect({ log: 0 });
+  lines[0]?.says({ op: "end", state: "succeeded" });
+  expect(statuses.at(-1)).toBe("ended");
+  connect({ log: 0 });
+  lines[1]?.close(4404);
+  vi.advanceTimersByTime(60_000);
+  expect(lines).toHaveLength(2);
+});
+
+test("a connection that went silent is replaced", () => {
+  connect({});
+  lines[0]?.says({ op: "welcome" });
+  vi.advanceTimersByTime(20_000);
+  lines[0]?.says({ op: "pong" });
+  vi.advanceTimersByTime(20_000);
+  expect(lines).toHaveLength(1);
+  vi.advanceTimersByTime(40_000);
+  expect(lines[0]?.sent[0]).toBe('{"op":"ping"}');
+  expect(lines.length).toBeGreaterThan(1);
+});
+
+test("after close nothing comes and nothing is tried", () => {
+  const connection = connect({});
+  connection.close();
+  vi.advanceTimersByTime(60_000);
+  expect(lines).toHaveLength(1);
+  expect(statuses).toEqual(["connecting"]);
+});
+
+test("lines may arrive in pieces", () => {
+  const log = new LogBuffer();
+  for (const piece of ["fi", "rst\nsec", "ond\n", "\n", "open"]) log.append(piece);
+  expect(log.lines).toEqual(["first", "second", "", "open"]);
+});
+
+test("a log that starts midway leaves out its broken first line", () => {
+  const log = new LogBuffer(true);
+  log.append("oken");
+  log.append(" line\nwhole\n");
+  expect(log.lines).toEqual(["whole"]);
+});
+
+test("a long log keeps its end and says how much is gone", () => {
+  const log = new LogBuffer(false, 3);
+  log.append("1\n2\n3\n4\n5\n");
+  expect(log.lines).toEqual(["3", "4", "5"]);
+  expect(log.dropped).toBe(2);
+});
+
+const values = (loss: number | null) => ({ "train/loss": loss });
+
+test("points are in order of step, one a step, whatever order they come in", () => {
+  const store = new SeriesStore([{ key: "train/loss", x: [0, 1], y: [9, 8] }]);
+  store.add({ step: 3, values: values(6) });
+  store.add({ step: 2, values: values(7) });
+  store.add({ step: 1, values: values(8.5) });
+  expect(store.series.get("train/loss")).toMatchObject({ x: [0, 1, 2, 3], y: [9, 8.5, 7, 6] });
+});
+
+test("a rewind drops what came after the step it resumes from", () => {
+  const store = new SeriesStore([{ key: "train/loss", x: [0, 10, 20, 30], y: [9, 8, 7, 6] }]);
+  store.rewind(10);
+  store.add({ step: 11, values: values(7.9) });
+  expect(store.series.get("train/loss")?.x).toEqual([0, 10, 11]);
+});
