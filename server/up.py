@@ -8,13 +8,14 @@ supervisor itself be killed, the kernel ends its children.
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 import socket
 import sys
+import tempfile
 import time
 import urllib.request
 from contextlib import suppress
+from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -25,6 +26,7 @@ from server.settings import Settings
 POLL_S = 0.05
 READY_S = 120.0
 QUEUE_S = 15.0
+MAX_SOCKET_PATH = 100
 #: the worker's own grace for its trainer is 30 s, and it reports afterwards
 WORKER_GRACE_S = 45.0
 GREETING = """
@@ -42,6 +44,7 @@ class Supervisor:
         self.url = f"http://{settings.host if settings.host != '::1' else '[::1]'}:{settings.port}"
         self.parts: list[Part] = []
         self.signals = 0
+        self._short: tempfile.TemporaryDirectory[str] | None = None
 
     def run(self) -> int:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -77,21 +80,22 @@ class Supervisor:
 
     def _start_queue(self, environ: dict[str, str]) -> str:
         """Start the embedded Valkey; returns its URL once it answers."""
-        port, password = _free_port(), secrets.token_urlsafe(24)
         directory = self.settings.base_dir / "queue"
-        argv = [sys.executable, "-m", "server.embedded", str(port), str(directory)]
-        queue = self._add(Part("queue", argv, {**environ, "VALKEY_PASSWORD": password}, grace_s=10))
+        path = directory / "valkey.sock"
+        if len(str(path)) > MAX_SOCKET_PATH:  # the kernel's limit is 108
+            self._short = tempfile.TemporaryDirectory(prefix="nanochat-")
+            path = Path(self._short.name) / "valkey.sock"
+        argv = [sys.executable, "-m", "server.embedded", str(directory), str(path)]
+        queue = self._add(Part("queue", argv, environ, grace_s=10))
         deadline = time.monotonic() + QUEUE_S
-        while not self.signals:
-            with suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.5):
-                return f"redis://:{password}@127.0.0.1:{port}/0"
+        while not self.signals and not _answers(path):
             if queue.process is None or queue.process.poll() is not None or time.monotonic() > deadline:
                 raise CannotStart(
                     f"the embedded Valkey does not start: see {directory / 'valkey.log'}, "
                     "or set NANOCHAT_REDIS_URL"
                 )
             time.sleep(POLL_S)
-        return ""
+        return f"unix://{path}"
 
     def _add(self, part: Part) -> Part:
         self.parts.append(part)
@@ -128,10 +132,14 @@ def _ready(url: str) -> bool:
     return False
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+def _answers(path: Path) -> bool:
+    """Whether a Valkey behind the socket answers a ping."""
+    with suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(0.5)
+        connection.connect(str(path))
+        connection.sendall(b"PING\r\n")
+        return connection.recv(16).startswith(b"+PONG")
+    return False
 
 
 def main() -> int:

@@ -23,14 +23,16 @@ class _File:
     acked: int
 
     def pending(self) -> bytes:
-        """Bytes to send next; of events whole lines only (a line is never longer than the chunk)."""
+        """Bytes to send next; of events whole lines, unless one is longer than a chunk."""
         try:
             with self.path.open("rb") as file:
                 file.seek(self.acked)
                 data = file.read(CHUNK_BYTES)
         except FileNotFoundError:
             return b""
-        return data[: data.rfind(b"\n") + 1] if self.kind == "events" else data
+        if self.kind == "log" or (len(data) == CHUNK_BYTES and b"\n" not in data):
+            return data
+        return data[: data.rfind(b"\n") + 1]
 
 
 class Shipper(threading.Thread):

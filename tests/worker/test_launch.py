@@ -1,0 +1,34 @@
+"""What a trainer is started with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nanochat_client.types import Claim
+from worker import launch
+
+
+def test_a_trainer_gets_no_secret_of_the_service() -> None:
+    claim = Claim.model_construct(run_id="r1", attempt_id="a1", processes=2, gpus=[0, 1])
+    secrets = {
+        "NANOCHAT_WORKER_TOKEN": "t",
+        "NANOCHAT_DATABASE_URL": "u",
+        "NANOCHAT_REDIS_URL": "r",
+        "AWS_SECRET_ACCESS_KEY": "s",
+        "PATH": "/bin",
+        "HF_HOME": "/hf",
+    }
+    environ = launch.environment(claim, Path("/base"), Path("/base/runs/r1/attempt_1"), secrets)
+    assert not {"t", "u", "r", "s"} & set(environ.values())
+    assert (environ["PATH"], environ["HF_HOME"], environ["CUDA_VISIBLE_DEVICES"]) == ("/bin", "/hf", "0,1")
+    assert (environ["NANOCHAT_MARKER"], environ["NANOCHAT_RUN_ID"]) == ("a1", "r1")
+
+
+def test_distributed_stages_run_under_torchrun_and_others_plainly() -> None:
+    claim = Claim.model_construct(stage="base", processes=2)
+    argv = launch.argv(claim, Path("/c.json"))
+    assert argv[1:3] == ["-m", "torch.distributed.run"]
+    assert argv[argv.index("--nproc-per-node") + 1] == "2"
+    assert argv[-4:] == ["-m", "scripts.base_train", "--config", "/c.json"]
+    plain = launch.argv(Claim.model_construct(stage="tokenizer", processes=1), Path("/c.json"))
+    assert plain[1:] == ["-m", "scripts.tok_train", "--config", "/c.json"]
