@@ -45,7 +45,9 @@ class Host(FakeWorker):
         self.id, self.queue = answer["worker_id"], answer["queue"]
 
     def measure(self, **changes: Any) -> None:
-        self.http.post(f"/internal/workers/{self.id}/beat", json={"stats": STATS | changes}).raise_for_status()
+        self.http.post(
+            f"/internal/workers/{self.id}/beat", json={"stats": STATS | changes}
+        ).raise_for_status()
 
 
 class Trainer:
@@ -146,7 +148,9 @@ def demo(service: Service, host: FakeWorker, *, until: str = "chat_eval") -> tup
             trainer.steps(0, 180 if stage == until else 300, 300)
             prompts = ("The capital of France is", "To open a file in Python")
             for prompt in prompts:
-                trainer.events({"kind": "sample", "step": 150, "prompt": prompt, "text": f"{prompt}, <b>so</b>"})
+                trainer.events(
+                    {"kind": "sample", "step": 150, "prompt": prompt, "text": f"{prompt}, <b>so</b>"}
+                )
             trainer.checkpoint(150, stage, **{"val/bpb": 1.21})
         if stage == until != "chat_eval":
             return made.json()["id"], trainer

@@ -2,7 +2,7 @@
  *  polling is the fallback for when the websocket is away. */
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { api, getJson, unwrap } from "./client";
-import type { Model, RunCreate, RunState } from "./types";
+import type { Model, Pipeline, Run, RunCreate, RunState } from "./types";
 import { hasEnded } from "./types";
 
 const SLOW_MS = 15_000;
@@ -100,28 +100,38 @@ export function useModels() {
 
 export type Action = "cancel" | "pause" | "resume" | "retry";
 
-export function useRunAction() {
+/* `then` belongs to the mutation, not to the component that started it: that one may be gone by then, because
+ * the lists it stands in have changed. */
+
+export function useRunAction(then: (run: Run) => void) {
   const client = useQueryClient();
   return useMutation({
     mutationFn: ({ runId, action }: { runId: string; action: Action }) =>
       unwrap(api.POST(`/runs/{run_id}/${action}`, id(runId))),
-    onSettled: () => client.invalidateQueries(),
+    onSuccess: then,
+    onSettled: () => void client.invalidateQueries(),
   });
 }
 
-export function useCreateRun() {
+export function useCreateRun(then: (run: Run) => void) {
   const client = useQueryClient();
   return useMutation({
     mutationFn: (body: RunCreate) => unwrap(api.POST("/runs", { body })),
-    onSuccess: () => client.invalidateQueries({ queryKey: ["runs"] }),
+    onSuccess: (run) => {
+      then(run);
+      void client.invalidateQueries({ queryKey: ["runs"] });
+    },
   });
 }
 
-export function useTrainDemo() {
+export function useTrainDemo(then: (made: Pipeline) => void) {
   const client = useQueryClient();
   return useMutation({
     mutationFn: () => unwrap(api.POST("/pipelines", { body: { preset: "demo" } as never })),
-    onSuccess: () => client.invalidateQueries(),
+    onSuccess: (made) => {
+      then(made);
+      void client.invalidateQueries();
+    },
   });
 }
 
@@ -130,6 +140,6 @@ export function useCancelPipeline() {
   return useMutation({
     mutationFn: (pipeline_id: string) =>
       unwrap(api.POST("/pipelines/{pipeline_id}/cancel", { params: { path: { pipeline_id } } })),
-    onSettled: () => client.invalidateQueries(),
+    onSettled: () => void client.invalidateQueries(),
   });
 }

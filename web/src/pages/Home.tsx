@@ -48,11 +48,10 @@ function Welcome() {
 }
 
 function TrainDemo({ look }: { look: "primary" | "quiet" }) {
-  const train = useTrainDemo();
-  const start = () => train.mutate(undefined, { onSuccess: (made) => navigate(`/pipelines/${made.id}`) });
+  const train = useTrainDemo((made) => navigate(`/pipelines/${made.id}`));
   return (
     <div className="flex flex-col items-start gap-2">
-      <Button look={look} className={look === "primary" ? "px-5 py-2.5 text-base" : ""} disabled={train.isPending} onClick={start}>
+      <Button look={look} className={look === "primary" ? "px-5 py-2.5 text-base" : ""} disabled={train.isPending} onClick={() => train.mutate()}>
         {train.isPending ? t.home.starting : t.home.train}
       </Button>
       {train.error && <Failure error={train.error} />}

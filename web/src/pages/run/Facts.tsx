@@ -3,23 +3,21 @@ import { useRunAction } from "../../api/queries";
 import type { Run } from "../../api/types";
 import { hasEnded, isLive } from "../../api/types";
 import { bytes, compact, duration, number, seconds } from "../../lib/format";
-import { type ActionName, actions, latestLoss, progress, secondsLeft, steps } from "../../lib/runs";
+import { actions, latestLoss, progress, secondsLeft, steps } from "../../lib/runs";
 import { Link, navigate } from "../../router";
 import { t } from "../../texts";
 import { Bar, Button, Card, Fact, Failure } from "../../ui/basics";
 import { useNow } from "../../ui/useNow";
 
 export function Actions({ run }: { run: Run }) {
-  const act = useRunAction();
+  const act = useRunAction((answer) => answer.id !== run.id && navigate(`/runs/${answer.id}`)); // a retry is a new run
   const possible = actions(run);
   const wish = run.desired !== "run" && !hasEnded(run.state) && run.state !== "paused" ? t.run.stopping[run.desired] : null;
-  const start = (action: ActionName) =>
-    act.mutate({ runId: run.id, action }, { onSuccess: (answer) => answer.id !== run.id && navigate(`/runs/${answer.id}`) });
   return (
     <>
       {wish && <span className="text-warn">{wish}</span>}
       {possible.map((action) => (
-        <Button key={action} look={action === "cancel" ? "danger" : "quiet"} disabled={act.isPending} onClick={() => start(action)}>
+        <Button key={action} look={action === "cancel" ? "danger" : "quiet"} disabled={act.isPending} onClick={() => act.mutate({ runId: run.id, action })}>
           {t.run[action]}
         </Button>
       ))}

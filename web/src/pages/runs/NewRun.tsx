@@ -18,7 +18,7 @@ export function NewRun({ onClose }: { onClose: () => void }) {
   const stages = useStages();
   const [form, setForm] = useState({ stage: "base", config: "", name: "", parent: "", gpus: "" });
   const [rows, setRows] = useState<Row[]>([]);
-  const create = useCreateRun();
+  const create = useCreateRun((run) => navigate(`/runs/${run.id}`));
   const [problem, setProblem] = useState<Problem | null>(null);
   const stage = stages.data?.items.find((item) => item.name === form.stage);
   const fields = (stage?.config_schema["properties"] ?? {}) as Record<string, Field>;
@@ -39,10 +39,7 @@ export function NewRun({ onClose }: { onClose: () => void }) {
       ...(form.gpus && { gpus: Number(form.gpus) }),
     } as RunCreate;
     setProblem(null);
-    create.mutate(body, {
-      onSuccess: (run) => navigate(`/runs/${run.id}`),
-      onError: (error) => setProblem(error instanceof Problem ? error : null),
-    });
+    create.mutate(body, { onError: (error) => setProblem(error instanceof Problem ? error : null) });
   };
   const useNearest = (item: ProblemItem) => {
     const [, where, key] = item.pointer.split("/");

@@ -1,0 +1,223 @@
+"""Every page of the dashboard in a real browser, against a real server."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.services import Service, eventually
+from tests.web import seed
+from tests.web.conftest import DESKTOP, NARROW, PHONE
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: `make test` installs it")
+
+
+playwright.expect.set_options(timeout=20_000)  # a loaded machine is slow, not wrong
+
+
+def expect(locator: Any) -> Any:
+    return playwright.expect(locator)
+
+
+@pytest.mark.parametrize(
+    ("size", "theme"),
+    [(DESKTOP, "light"), (PHONE, "dark"), (NARROW, "light")],
+    ids=["desktop", "phone", "360"],
+)
+def test_every_page_opens_without_a_fault_and_fits_the_window(
+    service: Service, seeded: dict[str, Any], visit: Any, size: tuple[int, int], theme: str
+) -> None:
+    runs = service.client.get("/runs").json()["items"]
+    visitor = visit(size, theme)
+    paths = [
+        "/",
+        "/runs",
+        "/system",
+        "/chat",
+        f"/pipelines/{seeded['done']}",
+        f"/pipelines/{seeded['running']}",
+    ]
+    paths += [f"/runs/{run['id']}" for run in runs]
+    for path in paths:
+        page = visitor.open(path)
+        page.get_by_text("Loading…").first.wait_for(state="detached")
+        page.locator("main h1, main form").first.wait_for(state="attached")
+        assert visitor.too_wide() <= 0, f"{path} is {visitor.too_wide()} px too wide"
+        assert visitor.faults == [], path
+
+
+def test_an_empty_service_explains_itself_and_one_button_trains_the_demo(
+    service: Service, host: seed.Host, visit: Any
+) -> None:
+    visitor = visit()
+    page = visitor.open("/")
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    page.get_by_role("button", name="Train the demo").click()
+    page.wait_for_url(re.compile("/ui/pipelines/"))
+    steps = page.get_by_role("list", name="Steps of the pipeline")
+    expect(steps.get_by_role("listitem")).to_have_count(4)
+    expect(steps).to_contain_text("waiting")
+    made = service.client.get("/pipelines").json()["items"]
+    assert [run["stage"] for run in made[0]["runs"]] == ["tokenizer", "base", "sft", "chat_eval"]
+    assert visitor.faults == []
+
+
+def test_a_finished_demo_offers_the_chat_and_shows_both_scores(seeded: dict[str, Any], visit: Any) -> None:
+    page = visit().open(f"/pipelines/{seeded['done']}")
+    link = page.get_by_role("link", name="Chat with it")
+    assert "model=demo-sft" in link.get_attribute("href")
+    identity = page.get_by_role("listitem").filter(has_text="identity").first
+    expect(identity).to_contain_text("2 %")
+    expect(identity).to_contain_text("97 %")
+
+
+def test_a_log_line_appears_when_it_is_appended_and_is_only_text(seeded: dict[str, Any], visit: Any) -> None:
+    live = seeded["live"]
+    visitor = visit()
+    page = visitor.open(f"/runs/{live.run_id}")
+    log = page.get_by_role("log", name="Log")
+    expect(log).to_contain_text("step 00179/300")
+    live.log("\x1b[31mlook\x1b[0m <img src=x onerror=alert(1)> \x1b]0;title\x07here\n")
+    expect(log).to_contain_text("look <img src=x onerror=alert(1)> here")
+    assert log.locator("img").count() == 0
+    assert "ansi-bad" in log.get_by_text("look", exact=True).get_attribute("class")
+    assert visitor.faults == []
+
+
+def test_step_loss_and_state_follow_the_trainer(seeded: dict[str, Any], visit: Any) -> None:
+    live = seeded["live"]
+    page = visit().open(f"/runs/{live.run_id}")
+    expect(page.get_by_text("179 / 300")).to_be_visible()
+    live.steps(180, 190, 300)
+    expect(page.get_by_text("189 / 300")).to_be_visible()
+    expect(page.locator("canvas").first).to_be_visible()
+    live.finish(exit_code=0)
+    expect(page.get_by_role("main").get_by_text("succeeded").first).to_be_visible()
+
+
+def test_a_lost_connection_is_said_and_nothing_is_missed_after_it(seeded: dict[str, Any], visit: Any) -> None:
+    live = seeded["live"]
+    visitor = visit()
+    sockets: list[Any] = []
+    asked: list[str] = []
+
+    def pass_on(route: Any) -> None:
+        asked.append(route.url)
+        route.connect_to_server()
+        sockets.append(route)
+
+    visitor.page.route_web_socket(re.compile(f"/runs/{live.run_id}/stream"), pass_on)
+    page = visitor.open(f"/runs/{live.run_id}")
+    log = page.get_by_role("log", name="Log")
+    live.log("before the cut\n")
+    expect(log).to_contain_text("before the cut")
+    sockets[0].close(code=1012, reason="restart")
+    live.log("during the cut\n")
+    expect(log).to_contain_text("during the cut")
+    assert log.inner_text().count("before the cut") == 1
+    eventually(lambda: len(asked) >= 2)
+    after = int(httpx.URL(asked[-1]).params["after_log"])
+    assert after > 0, "it came back from the beginning"
+
+
+def test_a_run_that_failed_says_why_with_the_last_lines(seeded: dict[str, Any], visit: Any) -> None:
+    page = visit().open(f"/runs/{seeded['failed']}")
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text("Data is missing or broken")
+    expect(alert).to_contain_text("exit code 1")
+    expect(alert).to_contain_text("DataError: no documents in /data/empty")
+    page.get_by_role("button", name="Retry").click()
+    page.wait_for_url(lambda url: seeded["failed"] not in url)
+    expect(page.get_by_text("Retry of")).to_be_visible()
+
+
+def test_a_blocked_run_says_what_it_waits_for(seeded: dict[str, Any], visit: Any) -> None:
+    page = visit().open("/runs")
+    expect(page.get_by_role("row").filter(has_text="two GPUs wanted")).to_contain_text(
+        "debug_cpu would run here"
+    )
+
+
+def test_a_bad_value_is_explained_at_its_field_and_the_nearest_one_is_a_click_away(
+    service: Service, host: seed.Host, visit: Any
+) -> None:
+    page = visit().open("/runs")
+    page.get_by_role("button", name="New run").click()
+    page.get_by_label("Preset").select_option("debug_cpu")
+    page.get_by_role("button", name="Add a field").click()
+    page.get_by_label("Field", exact=True).fill("depth")
+    page.get_by_label("Value: depth").fill("-3")
+    page.get_by_role("button", name="Start the run").click()
+    expect(page.get_by_role("alert")).to_contain_text("depth")
+    assert service.client.get("/runs").json()["items"] == []
+    page.get_by_role("button", name="Use 1").click()
+    expect(page.get_by_label("Value: depth")).to_have_value("1")
+    page.get_by_role("button", name="Start the run").click()
+    page.wait_for_url(re.compile("/ui/runs/r"))
+    made = service.client.get("/runs").json()["items"]
+    assert [run["config"]["depth"] for run in made] == [1]
+
+
+def test_pausing_is_offered_while_it_runs_and_resuming_afterwards(
+    service: Service, host: seed.Host, visit: Any
+) -> None:
+    run_id = service.client.post("/runs", json={"stage": "tokenizer"}).json()["id"]
+    page = visit().open(f"/runs/{run_id}")
+    page.get_by_role("button", name="Pause").click()
+    page.get_by_role("button", name="Resume").click()
+    expect(page.get_by_role("button", name="Pause")).to_be_visible()
+
+
+def test_gauges_follow_the_host(service: Service, host: seed.Host, visit: Any) -> None:
+    page = visit().open("/system")
+    cpu = page.get_by_role("progressbar", name="CPU")
+    expect(cpu).to_have_attribute("aria-valuenow", "62")
+    host.measure(cpu=0.25)
+    expect(cpu).to_have_attribute("aria-valuenow", "25")
+    expect(page.get_by_text("403 W · 71 °C")).to_be_visible()
+
+
+def test_a_chosen_theme_stays(service: Service, visit: Any) -> None:
+    page = visit(theme="light").open("/")
+    page.get_by_role("button", name="Use the dark theme").click()
+    page.reload()
+    expect(page.get_by_role("button", name="Use the light theme")).to_be_visible()
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+
+
+def test_searching_the_log_finds_and_walks_the_matches(seeded: dict[str, Any], visit: Any) -> None:
+    page = visit().open(f"/runs/{seeded['live'].run_id}")
+    expect(page.get_by_role("log")).to_contain_text("step 00179/300")
+    box = page.get_by_role("searchbox", name="Search the log")
+    box.fill("step 0001")
+    expect(page.get_by_text("10 of 10")).to_be_visible()
+    box.press("Enter")
+    expect(page.get_by_text("1 of 10")).to_be_visible()
+    expect(page.get_by_role("log")).to_contain_text("step 00010/300")
+
+
+def test_the_page_needs_no_mouse(service: Service, host: seed.Host, visit: Any) -> None:
+    page = visit().open("/")
+    expect(page.get_by_role("button", name="Train the demo")).to_be_visible()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
+    for _ in range(10):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.textContent") == "Train the demo":
+            break
+    outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    assert outline == "solid", "the focus is not visible"
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile("/ui/pipelines/"))
+
+
+def test_nothing_is_loaded_from_elsewhere(service: Service, visit: Any) -> None:
+    visitor = visit()
+    asked: list[str] = []
+    visitor.page.on("request", lambda request: asked.append(request.url))
+    visitor.open("/").get_by_role("heading").first.wait_for()
+    assert asked
+    assert {httpx.URL(url).host for url in asked} == {"127.0.0.1"}
