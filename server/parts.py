@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import subprocess
 import time
@@ -10,6 +11,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 MAX_DEATHS = 5
 WITHIN_S = 60.0
@@ -26,14 +28,39 @@ def die_with_parent() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
 
 
+def kill_marked(key: str, value: str) -> None:
+    """SIGKILL every process whose environment says `key=value`, until none is left. Linux only."""
+    mark = f"{key}={value}".encode()
+    for _ in range(10):
+        found = [pid for pid in _pids() if mark in _environ(pid).split(b"\0")]
+        if not found:
+            return
+        for pid in found:
+            with suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
+
+
+def _pids() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").glob("[0-9]*") if entry.name != str(os.getpid())]
+
+
+def _environ(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:  # it has gone, or is somebody else's
+        return b""
+
+
 @dataclass
 class Part:
-    """One process to keep alive. `grace_s`: how long it may take to stop."""
+    """One process to keep alive. `grace_s`: the time it may take to stop; `says`: where it says why."""
 
     name: str
     argv: Sequence[str]
     env: Mapping[str, str]
     grace_s: float
+    says: str = "its messages are above"
     process: subprocess.Popen[bytes] | None = None
     _deaths: deque[float] = field(default_factory=deque)
     _start_at: float = 0.0
@@ -64,8 +91,7 @@ class Part:
             self._deaths.popleft()
         if len(self._deaths) >= MAX_DEATHS:
             raise DeadForGood(
-                f"the {self.name} died {MAX_DEATHS} times within a minute (exit code {code}): "
-                "its messages are above"
+                f"the {self.name} died {MAX_DEATHS} times within a minute (exit code {code}): {self.says}"
             )
         pause_s = 0.2 * 2 ** (len(self._deaths) - 1)
         self._start_at = now + pause_s
@@ -80,8 +106,9 @@ class Part:
             self.process.wait(self.grace_s)
         except subprocess.TimeoutExpired:
             self.kill()
+            self.process.wait()
 
     def kill(self) -> None:
-        if self.process is not None and self.process.poll() is None:
+        """End it at once; does not wait, so that a signal handler may call it."""
+        if self.process is not None:
             self.process.kill()
-            self.process.wait()

@@ -2,31 +2,32 @@
 
 Queue, server and worker are its children. Ctrl-C or SIGTERM stops all of it (trainers save first); a part
 that dies is started again; one that dies for good ends everything with one sentence. Should the
-supervisor itself be killed, the kernel ends its children.
+supervisor itself be killed, the kernel ends its children. Not covered: two services that share a
+PostgreSQL database or a Redis.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
+import secrets
 import signal
-import socket
 import sys
-import tempfile
 import time
 import urllib.request
 from contextlib import suppress
-from pathlib import Path
+from typing import IO
 
 from pydantic import ValidationError
 
+from nanochat import paths
+from server import embedded
 from server.__main__ import CannotStart, check_base_dir, check_exposure, listen
-from server.parts import DeadForGood, Part
+from server.parts import DeadForGood, Part, kill_marked
 from server.settings import Settings
 
 POLL_S = 0.05
 READY_S = 120.0
-QUEUE_S = 15.0
-MAX_SOCKET_PATH = 100
 #: the worker's own grace for its trainer is 30 s, and it reports afterwards
 WORKER_GRACE_S = 45.0
 GREETING = """
@@ -44,7 +45,7 @@ class Supervisor:
         self.url = f"http://{settings.host if settings.host != '::1' else '[::1]'}:{settings.port}"
         self.parts: list[Part] = []
         self.signals = 0
-        self._short: tempfile.TemporaryDirectory[str] | None = None
+        self._mark = secrets.token_hex(8)
 
     def run(self) -> int:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -72,29 +73,23 @@ class Supervisor:
             "NANOCHAT_HOST": self.settings.host,
             "NANOCHAT_PORT": str(self.settings.port),
             "NANOCHAT_URL": self.url,
+            "NANOCHAT_UP": self._mark,
             "PYTHONUNBUFFERED": "1",
         }
+        environ.pop("PYTHONDONTWRITEBYTECODE", None)  # the second start is quick because of what it writes
         environ["NANOCHAT_REDIS_URL"] = self.settings.redis_url or self._start_queue(environ)
         self._add(Part("server", [sys.executable, "-m", "server"], environ, grace_s=15))
         self._add(Part("worker", [sys.executable, "-m", "worker"], environ, grace_s=WORKER_GRACE_S))
 
     def _start_queue(self, environ: dict[str, str]) -> str:
-        """Start the embedded Valkey; returns its URL once it answers."""
+        """Start the embedded Valkey and return its URL; the others wait for it. Raises CannotStart."""
         directory = self.settings.base_dir / "queue"
-        path = directory / "valkey.sock"
-        if len(str(path)) > MAX_SOCKET_PATH:  # the kernel's limit is 108
-            self._short = tempfile.TemporaryDirectory(prefix="nanochat-")
-            path = Path(self._short.name) / "valkey.sock"
-        argv = [sys.executable, "-m", "server.embedded", str(directory), str(path)]
-        queue = self._add(Part("queue", argv, environ, grace_s=10))
-        deadline = time.monotonic() + QUEUE_S
-        while not self.signals and not _answers(path):
-            if queue.process is None or queue.process.poll() is not None or time.monotonic() > deadline:
-                raise CannotStart(
-                    f"the embedded Valkey does not start: see {directory / 'valkey.log'}, "
-                    "or set NANOCHAT_REDIS_URL"
-                )
-            time.sleep(POLL_S)
+        try:
+            path = embedded.socket_path(directory)
+        except OSError as error:
+            raise CannotStart(f"cannot make {error.filename} ({error.strerror}): remove it") from None
+        says = f"{directory / 'valkey.log'} says why; removing {directory} loses nothing"
+        self._add(Part("queue", embedded.command(directory, path), environ, grace_s=10, says=says))
         return f"unix://{path}"
 
     def _add(self, part: Part) -> Part:
@@ -124,29 +119,40 @@ class Supervisor:
             )
         for part in reversed(self.parts):
             part.stop()
+        kill_marked("NANOCHAT_UP", self._mark)  # what a killed part left behind
 
 
 def _ready(url: str) -> bool:
-    with suppress(OSError, ValueError), urllib.request.urlopen(f"{url}/readyz", timeout=1) as answer:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # this machine, never a proxy
+    with suppress(OSError, ValueError), opener.open(f"{url}/readyz", timeout=1) as answer:
         return bool(answer.status == 200)
     return False
 
 
-def _answers(path: Path) -> bool:
-    """Whether a Valkey behind the socket answers a ping."""
-    with suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(0.5)
-        connection.connect(str(path))
-        connection.sendall(b"PING\r\n")
-        return connection.recv(16).startswith(b"+PONG")
-    return False
+def lock_base_dir(settings: Settings) -> IO[str]:
+    """Held as long as the file is open: one service per base directory. Raises CannotStart."""
+    file = (settings.base_dir / "up.lock").open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.seek(0)
+        raise CannotStart(
+            f"a service runs for {settings.base_dir} already (process {file.read().strip() or 'unknown'}): "
+            "stop that one, or choose another NANOCHAT_BASE_DIR"
+        ) from None
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
 
 
 def main() -> int:
     try:
+        os.environ["NANOCHAT_BASE_DIR"] = str(paths.base_dir())  # `~` and relative paths resolved, for all
         settings = Settings()
         check_exposure(settings)
         check_base_dir(settings)
+        lock = lock_base_dir(settings)
         listen(settings).close()
     except ValidationError as error:
         first = error.errors()[0]
@@ -156,7 +162,8 @@ def main() -> int:
     except CannotStart as error:
         print(f"up: {error}", file=sys.stderr)
         return 2
-    return Supervisor(settings).run()
+    with lock:
+        return Supervisor(settings).run()
 
 
 if __name__ == "__main__":

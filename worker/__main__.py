@@ -1,20 +1,22 @@
 """`python -m worker`: register this host, keep one slot process per GPU (or one for the CPU) alive.
 
 At start every process that still carries the marker of an attempt of this base directory is ended, so
-that registering is proof: nothing of earlier attempts lives on this host.
+that registering is proof: nothing of earlier attempts lives on this host. So there is one worker per base
+directory: a second one waits until the first has left.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import platform
 import signal
 import subprocess
 import sys
 import time
-
-import psutil
+from pathlib import Path
+from typing import IO
 
 from nanochat_client.types import WorkerRegister, WorkerRegistered
 from worker import processes
@@ -41,7 +43,13 @@ class Supervisor:
     def run(self) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
-        self._sweep()
+        if (lock := self._lock(self.settings.base_dir / "worker.lock")) is None:
+            return 0
+        with lock:
+            self._sweep()
+            return self._work()
+
+    def _work(self) -> int:
         api = Api(self.settings.url, self._token())
         try:
             registered = insist(lambda: self._register(api, []), lambda: self.stopping, longest_s=0.5)
@@ -52,7 +60,9 @@ class Supervisor:
         )
         while not self.stopping:
             self._keep_slots(registered)
-            registered = self._report(api, registered)
+            before, registered = registered, self._report(api, registered)
+            if before.worker_id != registered.worker_id:  # the server forgot us: slots must know the new name
+                self._stop_slots()
             self._wait(self.settings.stats_s)
         self._stop_slots()
         api.close()
@@ -60,6 +70,21 @@ class Supervisor:
 
     def _stop(self, number: int, frame: object) -> None:
         self.stopping = True
+
+    def _lock(self, path: Path) -> IO[bytes] | None:
+        """The lock of this base directory, once nobody else holds it; None when asked to stop before."""
+        file, said = path.open("ab"), False
+        while not self.stopping:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return file
+            except OSError:
+                if not said:
+                    log.warning("another worker serves %s: waiting until it leaves", self.settings.base_dir)
+                said = True
+            time.sleep(0.1)
+        file.close()
+        return None
 
     def _token(self) -> str:
         deadline = time.monotonic() + TOKEN_WAIT_S
@@ -110,22 +135,22 @@ class Supervisor:
         self.slots = [slot for slot in self.slots if slot.poll() is None]
         while len(self.slots) < self.count:
             command = [sys.executable, "-m", "worker.slot", registered.worker_id, registered.queue]
-            self.slots.append(subprocess.Popen(command, stdin=subprocess.DEVNULL))
+            # a session of its own: Ctrl-C reaches this process alone, which asks the slots once
+            slot = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+            self.slots.append(slot)
 
     def _stop_slots(self) -> None:
-        """Slots finish warmly, their work-horses stop their trainers: all within the grace period."""
+        """Slots ask their work-horses, those stop their trainers: all within the grace period."""
         for slot in self.slots:
-            with contextlib.suppress(psutil.Error):
-                horses = psutil.Process(slot.pid).children()
-                slot.terminate()
-                for horse in horses:
-                    horse.terminate()
+            slot.terminate()
         deadline = time.monotonic() + self.settings.grace_s + 10
         for slot in self.slots:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 slot.wait(max(0.1, deadline - time.monotonic()))
             if slot.poll() is None:
                 slot.kill()
+                slot.wait()
+        self.slots = []
         processes.kill(self.settings.base_dir)
 
     def _wait(self, seconds: float) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import httpx
 from pydantic import BaseModel
@@ -26,6 +27,7 @@ from nanochat_client.types import (
     WorkerRegistered,
 )
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 T = TypeVar("T")
 Answer = TypeVar("Answer", bound=BaseModel)
 
@@ -47,7 +49,10 @@ class Api:
 
     def __init__(self, url: str, token: str) -> None:
         self._http = httpx.Client(
-            base_url=f"{url.rstrip('/')}/internal", headers={"authorization": f"Bearer {token}"}, timeout=15
+            base_url=f"{url.rstrip('/')}/internal",
+            headers={"authorization": f"Bearer {token}"},
+            timeout=15,
+            trust_env=urlsplit(url).hostname not in LOOPBACK,  # this machine is never behind a proxy
         )
 
     def close(self) -> None:

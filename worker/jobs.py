@@ -45,6 +45,12 @@ def run_attempt(attempt_id: str) -> None:
     note.write_text(json.dumps({"fence": claim.fence, "run_id": claim.run_id}))
     try:
         _run(settings, api, claim, asked)
+    except Exception as error:  # ours: the trainer must not live on, and the run must not wait for its lease
+        log.exception("run %s, attempt %d: the worker broke", claim.run_id, claim.number)
+        processes.kill(settings.base_dir, claim.attempt_id)
+        message = f"the worker broke: {type(error).__name__}: {error}"[:4000]
+        body = Finish(fence=claim.fence, outcome="failed", reason=Reason.INTERNAL, message=message)
+        _report(api, claim, body, asked)
     finally:
         note.unlink(missing_ok=True)
         api.close()
@@ -77,11 +83,13 @@ def _run(settings: WorkerSettings, api: Api, claim: Claim, asked: _Asked) -> Non
         return
     shipper = Shipper(api, claim.attempt_id, claim.fence, directory, claim.log_acked, claim.events_acked)
     shipper.start()
-    stopped = _supervise(process, settings, api, claim, asked, shipper)
+    lease = _Lease(api, claim, shipper)
+    stopped = _supervise(process, settings, claim, asked, lease)
     processes.kill(settings.base_dir, claim.attempt_id)  # ranks that outlived torchrun
     shipper.finish()
     while shipper.is_alive():
-        shipper.join(SHIP_AT_LEAVE_S if asked.leave else 0.2)
+        lease.renew()  # shipping a long log may take longer than a lease
+        shipper.join(SHIP_AT_LEAVE_S if asked.leave else 0.1)
         if asked.leave:
             break  # the server may be gone too; the files stay, and the next attempt tells the rest
     if shipper.fenced.is_set():
@@ -90,30 +98,42 @@ def _run(settings: WorkerSettings, api: Api, claim: Claim, asked: _Asked) -> Non
     _report(api, claim, outcome(directory, process.returncode, claim.fence, stopped), asked)
 
 
+class _Lease:
+    """Renewed in time while the server answers. `wanted`: what its last answer asked for."""
+
+    def __init__(self, api: Api, claim: Claim, shipper: Shipper) -> None:
+        self._api, self._claim, self._shipper = api, claim, shipper
+        self._every_s = min(2.0, max(0.2, claim.lease_s / 30))  # at least every 2 s, so that stops are quick
+        self._next = 0.0
+        self.wanted = claim.desired
+
+    @property
+    def fenced(self) -> bool:
+        """Somebody else has the attempt now."""
+        return self._shipper.fenced.is_set()
+
+    def renew(self) -> None:
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + self._every_s
+        try:
+            self.wanted = self._api.beat(self._claim.attempt_id, self._claim.fence).desired
+        except Away:
+            pass  # the trainer goes on; files grow and are shipped later
+        except Refused:
+            self._shipper.fenced.set()
+
+
 def _supervise(
-    process: subprocess.Popen[bytes],
-    settings: WorkerSettings,
-    api: Api,
-    claim: Claim,
-    asked: _Asked,
-    shipper: Shipper,
+    process: subprocess.Popen[bytes], settings: WorkerSettings, claim: Claim, asked: _Asked, lease: _Lease
 ) -> bool:
     """Wait for the trainer; stop it when somebody wants that. True when it was asked to stop."""
-    beat_every_s = min(2.0, max(0.2, claim.lease_s / 30))
-    next_beat = 0.0
     kill_at: float | None = None
-    wanted = claim.desired
     while process.poll() is None:
+        lease.renew()
         now = time.monotonic()
-        if now >= next_beat:
-            next_beat = now + beat_every_s
-            try:
-                wanted = api.beat(claim.attempt_id, claim.fence).desired
-            except Away:
-                pass  # the trainer goes on; files grow and are shipped later
-            except Refused:
-                shipper.fenced.set()
-        must_stop = asked.leave or wanted != Desired.RUN or shipper.fenced.is_set()
+        must_stop = asked.leave or lease.wanted != Desired.RUN or lease.fenced
         if must_stop and kill_at is None:
             kill_at = now + settings.grace_s
             process.send_signal(signal.SIGTERM)  # torchrun forwards it; the trainer saves and leaves

@@ -18,7 +18,8 @@ from worker.processes import die_with_parent
 #: what a trainer inherits; everything else (tokens, database URLs) stays out of its environment
 ALLOWED = (
     "PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "TZ", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "CUDA_HOME",
-    "NANOCHAT_DTYPE", "NANOCHAT_COMPILE", "SSL_CERT_FILE", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY",
+    "NANOCHAT_DTYPE", "NANOCHAT_COMPILE", "NANOCHAT_UP",
+    "SSL_CERT_FILE", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY",
 )  # fmt: skip
 ALLOWED_PREFIXES = ("HF_", "NCCL_", "TORCH_", "CUDA_MODULE_", "COVERAGE_")
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from nanochat import paths
@@ -21,7 +22,9 @@ class WorkerSettings(BaseSettings):
         use_attribute_docstrings=True,
     )
 
-    base_dir: Path = Field(default_factory=paths.base_dir)
+    base_dir: Annotated[Path, AfterValidator(lambda path: path.expanduser().resolve())] = Field(
+        default_factory=paths.base_dir
+    )
     """Root of all artefacts; the server's, when both run on one host."""
     url: str = "http://127.0.0.1:8000"
     """The server."""

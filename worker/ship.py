@@ -5,6 +5,7 @@ The files are the truth: what the server has not acknowledged is sent again, for
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from worker.api import Api, Away, Refused
 
+log = logging.getLogger(__name__)
 CHUNK_BYTES = 512 * 1024
 IDLE_S = 0.1
 
@@ -71,8 +73,9 @@ class Shipper(threading.Thread):
             except Refused as refused:
                 if refused.code == "stale_fence" or refused.status == 404:
                     self.fenced.set()
-                    return
-                raise
+                else:  # whatever it is, sending it again would not help; the files stay
+                    log.error("attempt %s: the server does not take its files: %s", self._attempt_id, refused)
+                return
             if not moved:
                 if finishing:
                     return

@@ -9,8 +9,11 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+from contextlib import suppress
 from resource import struct_rusage
+from types import FrameType
 
+import psutil
 import redis
 from rq import Queue, Worker
 from rq.job import Job
@@ -24,7 +27,20 @@ FUNCTION = "worker.jobs.run_attempt"
 
 
 class SlotWorker(Worker):
-    """RQ's worker with the door closed to foreign messages."""
+    """RQ's worker with the door closed to foreign messages, and with our own way of stopping.
+
+    Asked to stop, it asks its work-horse to stop the trainer and waits for it. RQ's second signal would
+    kill the work-horse, which could then report nothing: here it changes nothing.
+    """
+
+    def handle_warm_shutdown_request(self) -> None:
+        super().handle_warm_shutdown_request()  # type: ignore[no-untyped-call]
+        for horse in psutil.Process().children():
+            with suppress(psutil.Error):
+                horse.terminate()
+
+    def request_force_stop(self, signum: int, frame: FrameType | None) -> None:
+        log.info("stopping already")
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         if job.func_name != FUNCTION or len(job.args or ()) != 1 or not isinstance(job.args[0], str):
