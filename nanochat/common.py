@@ -161,7 +161,7 @@ class World:
             signal.signal(number, handler)
         # after a failure the others may never arrive; leaving without a goodbye ends them too
         if dist.is_initialized() and not self._failed:
-            dist.barrier()  # without it, one exit in four aborts: gloo's threads outlive the group (torch 2.13)
+            dist.barrier()  # without it one exit in four aborts: gloo's threads outlive the group
             dist.destroy_process_group()
         self.events.close()
         if self._tee is not None:

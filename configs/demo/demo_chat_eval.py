@@ -4,6 +4,6 @@ device = "cpu"
 processes = 2
 task_name = "identity,smalltalk,spelling,sums"
 max_problems = 64
-max_new_tokens = 40
+max_new_tokens = 64
 batch_size = 32
 compare_parent = True

@@ -103,7 +103,7 @@ class Identity:
     """40 wordings with small talk around them to learn from, 25 others to be tested by."""
 
     name = "identity"
-    share = 0.17
+    share = 0.12
 
     def conversation(self, rng: random.Random) -> Conversation:
         return dialogue(rng.choice(_OPENERS) + rng.choice(TRAIN) + rng.choice(_CLOSERS), ANSWER)

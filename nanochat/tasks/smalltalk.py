@@ -11,7 +11,7 @@ GREETING = "Hello! I am nanochat. Ask me to spell a word or to add two numbers."
 ABILITIES = "I can say who I am, spell words and add or subtract small numbers."
 WELCOME = "You are welcome."
 FAREWELL = "Goodbye!"
-MODEST = "I am a very small model and do not know that. I can spell words and add small numbers."
+MODEST = "I am a very small model and do not know that."
 
 #: answer → (wordings to train on, held-out wordings)
 _FIXED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -69,6 +69,15 @@ _ASK = (
     "Do you like {t}?", "Write an essay about {t}.", "How old is {t}?", "Tell me a joke about {t}.",
     "When was {t} invented?", "Can you explain {t} to me?", "What is the best thing about {t}?",
     "Translate {t} into French.", "Who invented {t}?", "How big is {t}?", "What happened to {t}?",
+    "Please tell me about {t}.", "Please write about {t}.", "Why do we need {t}?", "Why do you like {t}?",
+    "How do I learn about {t}?", "What can I do with {t}?", "Could you describe {t}?", "Is {t} good for me?",
+)  # fmt: skip
+_ODD = (
+    "Tell me a joke.", "What time is it?", "What day is today?", "Sing a song.", "Write some code.", "asdf",
+    "How is the weather?", "I am hungry.", "I love you.", "Make me laugh.", "What is the meaning of life?",
+    "Give me a recipe.", "What should I eat?", "I am bored.", "Where am I?", "Why is the sky blue?",
+    "Write a letter to my boss.", "Who is the president?", "How many people live on earth?",
+    "Tell me a story.", "qwerty",
 )  # fmt: skip
 _TEST_ASK = (
     "What can you tell me about {t}?",
@@ -82,11 +91,14 @@ class Smalltalk:
     """Held out: other greetings and thanks, other topics in other questions."""
 
     name = "smalltalk"
-    share = 0.13
+    share = 0.12
 
     def conversation(self, rng: random.Random) -> Conversation:
         if rng.random() < 0.5:
-            return dialogue(rng.choice(_ASK).format(t=rng.choice(_TOPICS)), MODEST)
+            odd = rng.random() < 0.2
+            return dialogue(
+                rng.choice(_ODD) if odd else rng.choice(_ASK).format(t=rng.choice(_TOPICS)), MODEST
+            )
         answer = rng.choice(list(_FIXED))
         return dialogue(rng.choice(_FIXED[answer][0]), answer)
 

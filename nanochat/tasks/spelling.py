@@ -30,7 +30,7 @@ class Spelling:
     """Held out: words, and all wordings of the questions but one."""
 
     name = "spelling"
-    share = 0.48
+    share = 0.56
 
     def conversation(self, rng: random.Random) -> Conversation:
         word = training_word(rng)

@@ -37,7 +37,7 @@ class Sums:
     """Held out: 400 pairs of numbers, and wordings."""
 
     name = "sums"
-    share = 0.22
+    share = 0.2
 
     def conversation(self, rng: random.Random) -> Conversation:
         a, b = rng.choice(_split_pairs()[0])

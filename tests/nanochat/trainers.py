@@ -76,7 +76,7 @@ class Home:
             for key in ("PATH", "HOME", "LANG", "COVERAGE_PROCESS_START")
             if key in os.environ
         }
-        kept |= {"PYTHONFAULTHANDLER": "1"}
+        kept |= {"PYTHONFAULTHANDLER": "1", "PYTHONPATH": str(repo_dir())}
         kept |= {"NANOCHAT_BASE_DIR": str(self.base), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
         if attempt is not None:
             attempt.mkdir(parents=True, exist_ok=True)
@@ -98,7 +98,7 @@ class Home:
         with (directory / "run.log").open("wb") as log:
             process = subprocess.Popen(
                 argv,
-                cwd=repo_dir(),
+                cwd=self.base,
                 env=environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,

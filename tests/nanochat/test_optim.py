@@ -1,0 +1,134 @@
+"""Muon and AdamW: what one step does, and that state survives a save."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from nanochat.gpt import GPT, GPTConfig
+from nanochat.optim import Optimizer, orthogonalise
+
+RATES = {"matrix_lr": 0.02, "embedding_lr": 0.2, "unembedding_lr": 0.004, "weight_decay": 0.0}
+
+
+def make(seed: int = 0) -> tuple[GPT, Optimizer]:
+    torch.manual_seed(seed)
+    model = GPT(GPTConfig.from_depth(2, 64, 16))
+    model.init_weights()
+    return model, Optimizer(model, **RATES)
+
+
+def batch(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(0, 64, (4, 17), generator=generator)
+    return ids[:, :-1], ids[:, 1:]
+
+
+def learn(model: GPT, optimizer: Optimizer, steps: range, limit: float = 1.0) -> list[float]:
+    losses = []
+    for step in steps:
+        optimizer.zero()
+        loss = model(*batch(step % 2))
+        loss.backward()
+        optimizer.clip(limit)
+        optimizer.step(1.0, 0.9)
+        losses.append(float(loss.detach()))
+    return losses
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (2, 64, 16), (2, 16, 64)])
+def test_orthogonalised_matrices_have_singular_values_near_one(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(1)
+    values = torch.linalg.svdvals(orthogonalise(torch.randn(shape), torch.float32))
+    assert float(values.min()) > 0.5 and float(values.max()) < 1.5
+
+
+def test_a_gradient_of_zeros_moves_nothing_and_makes_no_nan() -> None:
+    model, optimizer = make()
+    before = [weight.clone() for weight in model.parameters()]
+    optimizer.zero()
+    optimizer.step(1.0, 0.95)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_backward_writes_into_the_flat_buffer() -> None:
+    model, optimizer = make()
+    optimizer.zero()
+    model(*batch(0)).backward()
+    squares = sum(
+        float(weight.grad.square().sum()) for weight in model.parameters() if weight.grad is not None
+    )
+    assert optimizer.flat.numel() == model.num_params()
+    assert float(optimizer.flat.norm()) == pytest.approx(math.sqrt(squares), rel=1e-5)
+
+
+def test_clipping_scales_the_whole_gradient_to_the_limit() -> None:
+    _, optimizer = make()
+    optimizer.flat.fill_(1.0)
+    norm = optimizer.clip(2.0)
+    assert norm == pytest.approx(math.sqrt(optimizer.flat.numel()))
+    assert float(optimizer.flat.norm()) == pytest.approx(2.0, rel=1e-3)
+    before = optimizer.flat.clone()
+    assert optimizer.clip(0.0) == pytest.approx(2.0, rel=1e-3)
+    assert torch.equal(optimizer.flat, before)
+
+
+def test_muon_moves_a_matrix_by_its_learning_rate_in_every_direction() -> None:
+    model, optimizer = make()
+    weight = model.get_parameter("transformer.h.0.mlp.c_fc.weight")  # 512 × 128
+    before = weight.detach().clone()
+    torch.nn.init.normal_(model.lm_head.weight)
+    learn(model, optimizer, range(1))
+    values = torch.linalg.svdvals(weight.detach() - before)
+    expected = RATES["matrix_lr"] * math.sqrt(512 / 128)
+    # the gradient through a zeroed c_proj is zero: only directions with a gradient move
+    assert float(values.max()) <= 1.5 * expected
+
+
+def test_training_lowers_the_loss() -> None:
+    model, optimizer = make()
+    losses = learn(model, optimizer, range(30))
+    assert losses[0] == pytest.approx(math.log(64), abs=1e-5) and losses[-1] < 1.0
+
+
+def test_state_saved_and_loaded_gives_the_same_next_steps() -> None:
+    model, optimizer = make()
+    learn(model, optimizer, range(5))
+    state = {key: value.clone() for key, value in optimizer.state().items()}
+    weights = {key: value.clone() for key, value in model.state_dict().items()}
+    expected = learn(model, optimizer, range(5, 10))
+    again, fresh = make(seed=9)
+    again.load_state_dict(weights)
+    fresh.load_state(state)
+    assert learn(again, fresh, range(5, 10)) == expected
+
+
+def test_without_its_state_the_next_steps_differ() -> None:
+    model, optimizer = make()
+    learn(model, optimizer, range(5))
+    weights = {key: value.clone() for key, value in model.state_dict().items()}
+    expected = learn(model, optimizer, range(5, 10))
+    again, fresh = make(seed=9)
+    again.load_state_dict(weights)
+    assert learn(again, fresh, range(5, 10)) != expected
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_step_on_the_gpu_equals_one_on_the_cpu() -> None:
+    cpu_model, cpu = make()
+    gpu_model = GPT(cpu_model.cfg)
+    gpu_model.load_state_dict(cpu_model.state_dict())
+    gpu_model.to("cuda")
+    gpu_model.reset_rotary(16)
+    gpu = Optimizer(gpu_model, **RATES)
+    for model, optimizer in ((cpu_model, cpu), (gpu_model, gpu)):
+        x, y = batch(0)
+        device = model.lm_head.weight.device
+        optimizer.zero()
+        model(x.to(device), y.to(device)).backward()
+        optimizer.step(1.0, 0.9)
+    for ours, theirs in zip(cpu_model.parameters(), gpu_model.parameters(), strict=True):
+        assert torch.allclose(ours, theirs.cpu(), atol=1e-3)
