@@ -18,6 +18,20 @@ playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright
 playwright.expect.set_options(timeout=20_000)  # a loaded machine is slow, not wrong
 
 
+#: of the middle half of a chart: how many columns of pixels hold some of its saturated line
+INKED_COLUMNS = """canvas => {
+  const { width, height } = canvas;
+  const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
+  let columns = 0;
+  for (let x = width >> 2; x < (width * 3) >> 2; x += 1)
+    for (let y = 0; y < height; y += 1) {
+      const [r, g, b, a] = data.subarray((y * width + x) * 4);
+      if (a > 128 && Math.max(r, g, b) - Math.min(r, g, b) > 80) { columns += 1; break; }
+    }
+  return columns;
+}"""
+
+
 def expect(locator: Any) -> Any:
     return playwright.expect(locator)
 
@@ -93,7 +107,7 @@ def test_step_loss_and_state_follow_the_trainer(seeded: dict[str, Any], visit: A
     expect(page.get_by_text("179 / 300")).to_be_visible()
     live.steps(180, 190, 300)
     expect(page.get_by_text("189 / 300")).to_be_visible()
-    expect(page.locator("canvas").first).to_be_visible()
+    eventually(lambda: page.locator("canvas").first.evaluate(INKED_COLUMNS) > 100)
     live.finish(exit_code=0)
     expect(page.get_by_role("main").get_by_text("succeeded").first).to_be_visible()
 

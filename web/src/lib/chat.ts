@@ -4,7 +4,7 @@ import { events } from "./sse";
 
 export type ChatMessage = { role: "system" | "user" | "assistant"; content: string };
 
-export type ChatRequest = { model: string; messages: ChatMessage[]; temperature: number; max_tokens: number };
+export type ChatRequest = { model: string; messages: ChatMessage[]; temperature: number; max_tokens?: number };
 
 export type Piece = { text: string } | { finish: string } | { usage: { completion_tokens: number } };
 

@@ -28,12 +28,15 @@ export function ChatPage({ wanted }: { wanted: string | null }) {
 function Conversation({ model, names }: { model: string; names: string[] }) {
   const { turns, busy, send, stop, clear } = useConversation();
   const [text, setText] = useState("");
-  const [settings, setSettings] = useState({ system: "", temperature: 0.7, maxTokens: 256 });
+  const [settings, setSettings] = useState({ system: "", temperature: 0.7, maxTokens: null as number | null });
   const input = useRef<HTMLTextAreaElement>(null);
   const end = useRef<HTMLDivElement>(null);
   const said = turns.at(-1)?.content;
 
-  useEffect(() => end.current?.scrollIntoView({ block: "end" }), [said, turns.length]);
+  useEffect(() => {
+    // braces: newer browsers return a promise here, which an effect must not
+    end.current?.scrollIntoView({ block: "end" });
+  }, [said, turns.length]);
 
   const submit = (question: string) => {
     if (!question.trim() || busy) return;
@@ -91,8 +94,9 @@ function Conversation({ model, names }: { model: string; names: string[] }) {
                 min={1}
                 max={8192}
                 className="field"
-                value={settings.maxTokens}
-                onChange={(event) => setSettings({ ...settings, maxTokens: Math.max(1, Number(event.target.value) || 1) })}
+                placeholder={t.create.auto}
+                value={settings.maxTokens ?? ""}
+                onChange={(event) => setSettings({ ...settings, maxTokens: Number(event.target.value) || null })}
               />
             </label>
           </div>

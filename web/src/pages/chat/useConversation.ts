@@ -14,7 +14,7 @@ export type Turn = {
   tokensPerSecond?: number;
 };
 
-export type Settings = { model: string; system: string; temperature: number; maxTokens: number };
+export type Settings = { model: string; system: string; temperature: number; /** null: as long as the context allows */ maxTokens: number | null };
 
 export function useConversation() {
   const [turns, setTurns] = useState<Turn[]>([]);
@@ -42,7 +42,7 @@ export function useConversation() {
     const speed = () => (count > 1 ? ((count - 1) * 1000) / Math.max(1, performance.now() - firstAt) : undefined);
     try {
       const { model, temperature, maxTokens } = settings;
-      for await (const piece of complete({ model, messages, temperature, max_tokens: maxTokens }, controller.signal)) {
+      for await (const piece of complete({ model, messages, temperature, ...(maxTokens && { max_tokens: maxTokens }) }, controller.signal)) {
         if ("text" in piece) {
           firstAt ||= performance.now();
           count += 1;

@@ -25,7 +25,9 @@ export function NewRun({ onClose }: { onClose: () => void }) {
   const inputs = (stage?.inputs ?? []).flatMap((input) => input["stages"] as string[]);
   const parents = useRuns({ state: ["succeeded"], limit: 100 }).data?.items.filter((run) => inputs.includes(run.stage)) ?? [];
 
-  useEffect(() => dialog.current?.showModal(), []);
+  useEffect(() => {
+    dialog.current?.showModal();
+  }, []);
 
   const set = (change: Partial<typeof form>) => setForm({ ...form, ...change });
   const submit = (event: FormEvent) => {
