@@ -48,6 +48,7 @@ def command(directory: Path, path: Path) -> list[str]:
         "appendonly": "yes",
         "save": "",
         "daemonize": "no",
+        "set-proc-title": "no",  # a title would be written over the environment that says whose it is
     }
     return [str(get_binary_path()), *(part for key, value in options.items() for part in (f"--{key}", value))]
 
