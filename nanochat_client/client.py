@@ -1,0 +1,244 @@
+"""The SDK, for programs that wait."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Literal
+
+from nanochat_client import operations, types
+from nanochat_client._http import Address, Transport
+from nanochat_client.operations import JsonObject, Message
+from nanochat_client.stream import CHANNELS, Stream
+
+
+class Client:
+    """A nanochat training service. Use it with `with`, or call `close()`.
+
+    `url` and `api_key` come from NANOCHAT_URL and NANOCHAT_API_KEY when absent. Methods return the models
+    of `nanochat_client.types` and raise the errors of `nanochat_client.errors`.
+    """
+
+    def __init__(
+        self, url: str | None = None, api_key: str | None = None, *, timeout_s: float = 60.0
+    ) -> None:
+        self._address = Address(url, api_key)
+        self._transport = Transport(self._address, timeout_s)
+
+    @property
+    def url(self) -> str:
+        return self._address.url
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._transport.close()
+
+    # ---------------------------------------------------------------- runs
+
+    def create_run(
+        self,
+        stage: str,
+        *,
+        config: str | None = None,
+        overrides: JsonObject | None = None,
+        name: str | None = None,
+        parent: str | None = None,
+        checkpoint: str = "last",
+        gpus: int | None = None,
+        priority: int = 0,
+        max_restarts: int = 3,
+        tags: Sequence[str] = (),
+    ) -> types.Run:
+        """Start a run of `stage`. `config`: a preset that ships; `overrides` win over it."""
+        body = types.RunCreate(
+            stage=stage,
+            config=config,
+            overrides=overrides or {},
+            name=name,
+            parent=parent,
+            checkpoint=checkpoint,
+            gpus=gpus,
+            priority=priority,
+            max_restarts=max_restarts,
+            tags=list(tags),
+        )
+        return self._transport.send(operations.create_run(body))
+
+    def runs(
+        self,
+        *,
+        stage: str | None = None,
+        state: Sequence[str] = (),
+        tag: str | None = None,
+        pipeline: str | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> types.Page[types.Run]:
+        """Runs that match all filters (of several states: any), newest first."""
+        return self._transport.send(
+            operations.list_runs(
+                stage=stage, state=state, tag=tag, pipeline=pipeline, cursor=cursor, limit=limit
+            )
+        )
+
+    def run(self, run_id: str) -> types.Run:
+        return self._transport.send(operations.get_run(run_id))
+
+    def patch_run(self, run_id: str, changes: types.RunPatch) -> types.Run:
+        """Change name, tags, notes or priority."""
+        return self._transport.send(operations.patch_run(run_id, changes))
+
+    def delete_run(self, run_id: str) -> None:
+        """Remove an ended run with its logs, checkpoints and files."""
+        self._transport.send(operations.delete_run(run_id))
+
+    def cancel_run(self, run_id: str) -> types.Run:
+        """End the run; a running one saves a checkpoint first."""
+        return self._transport.send(operations.act(run_id, "cancel"))
+
+    def pause_run(self, run_id: str) -> types.Run:
+        """Save a checkpoint and wait until the run is resumed."""
+        return self._transport.send(operations.act(run_id, "pause"))
+
+    def resume_run(self, run_id: str) -> types.Run:
+        """Go on from the last checkpoint."""
+        return self._transport.send(operations.act(run_id, "resume"))
+
+    def retry_run(self, run_id: str) -> types.Run:
+        """A new run with the settings of one that has ended."""
+        return self._transport.send(operations.retry(run_id))
+
+    def attempts(self, run_id: str) -> types.Page[types.Attempt]:
+        return self._transport.send(operations.attempts(run_id))
+
+    def events(
+        self, run_id: str, *, after: int = 0, kind: Sequence[str] = (), limit: int = 100
+    ) -> types.Page[types.Event]:
+        """What the trainer reported above sequence number `after`, oldest first."""
+        return self._transport.send(operations.events(run_id, after=after, kind=kind, limit=limit))
+
+    def logs(self, run_id: str, *, after: int = 0, limit: int = 65536, q: str | None = None) -> types.LogPage:
+        """The log from byte `after` on; `q` searches lines (then `limit` counts lines)."""
+        return self._transport.send(operations.logs(run_id, after=after, limit=limit, q=q))
+
+    def metrics(
+        self,
+        run_id: str,
+        *,
+        keys: Sequence[str] = (),
+        max_points: int = 1000,
+        x: Literal["step", "time", "tokens"] = "step",
+    ) -> types.Metrics:
+        """Metric series (all without `keys`), down-sampled with minima and maxima kept."""
+        return self._transport.send(operations.metrics(run_id, keys=keys, max_points=max_points, x=x))
+
+    def samples(self, run_id: str, *, after: int = 0, limit: int = 100) -> types.Page[types.Sample]:
+        """Texts the model wrote while it trained, oldest first."""
+        return self._transport.send(operations.samples(run_id, after=after, limit=limit))
+
+    def follow(
+        self,
+        run_id: str,
+        *,
+        channels: Sequence[str] = CHANNELS,
+        after: Mapping[str, int] | None = None,
+        patience_s: float = 60.0,
+    ) -> Stream:
+        """Log, metrics and states as they happen, until the run ends; see `nanochat_client.stream`."""
+        return Stream(self._address, run_id, channels, after, patience_s)
+
+    # ---------------------------------------------------------------- pipelines, checkpoints, evaluations
+
+    def create_pipeline(
+        self,
+        preset: str | None = None,
+        *,
+        name: str | None = None,
+        steps: Sequence[types.PipelineStep] = (),
+        overrides: dict[str, JsonObject] | None = None,
+    ) -> types.Pipeline:
+        """Start a shipped pipeline (`preset`) or one of `steps`; `overrides` by step name."""
+        body = types.PipelineCreate(preset=preset, name=name, steps=list(steps), overrides=overrides or {})
+        return self._transport.send(operations.create_pipeline(body))
+
+    def pipelines(self, *, cursor: str | None = None, limit: int = 50) -> types.Page[types.Pipeline]:
+        return self._transport.send(operations.list_pipelines(cursor=cursor, limit=limit))
+
+    def pipeline(self, pipeline_id: str) -> types.Pipeline:
+        return self._transport.send(operations.get_pipeline(pipeline_id))
+
+    def cancel_pipeline(self, pipeline_id: str) -> types.Pipeline:
+        """End every run of it that has not ended."""
+        return self._transport.send(operations.cancel_pipeline(pipeline_id))
+
+    def checkpoints(
+        self,
+        *,
+        run: str | None = None,
+        stage: str | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> types.Page[types.Checkpoint]:
+        """Checkpoints and tokenizers, newest first."""
+        return self._transport.send(
+            operations.list_checkpoints(run=run, stage=stage, cursor=cursor, limit=limit)
+        )
+
+    def evaluations(
+        self,
+        *,
+        run: str | None = None,
+        pipeline: str | None = None,
+        name: str | None = None,
+        limit: int = 100,
+    ) -> types.Page[types.Evaluation]:
+        """Results of evaluations, newest first."""
+        return self._transport.send(
+            operations.evaluations(run=run, pipeline=pipeline, name=name, limit=limit)
+        )
+
+    # ---------------------------------------------------------------- the service
+
+    def stages(self) -> types.Page[types.StageView]:
+        return self._transport.send(operations.stages())
+
+    def configs(self) -> types.Page[types.ConfigView]:
+        """The presets that ship."""
+        return self._transport.send(operations.configs())
+
+    def workers(self) -> types.Page[types.Worker]:
+        return self._transport.send(operations.workers())
+
+    def system(self) -> types.System:
+        return self._transport.send(operations.system())
+
+    # ---------------------------------------------------------------- models
+
+    def models(self) -> list[dict[str, Any]]:
+        """Models that answer, as `/v1/models` lists them: aliases first, then newest first."""
+        return self._transport.send(operations.models())
+
+    def chat(self, messages: Sequence[Message], *, model: str = "latest", **options: Any) -> str:
+        """The answer to a conversation. `options`: temperature, max_tokens, top_k, seed …"""
+        return self._transport.send(operations.chat(model, messages, options))
+
+    def chat_stream(
+        self, messages: Sequence[Message], *, model: str = "latest", **options: Any
+    ) -> Iterator[str]:
+        """The answer piece by piece. Leaving the loop ends the generation."""
+        for line in self._transport.lines(operations.chat_stream(model, messages, options)):
+            text = operations.chat_delta(line)
+            if text is None:
+                return
+            if text:
+                yield text
