@@ -4,7 +4,7 @@ import type { Run, RunState } from "../api/types";
 import { ago, bytes, compact, duration, number, percent } from "./format";
 import { parseValue, pointerTail, toOverrides, toText } from "./overrides";
 import { actions, latestLoss, progress, secondsLeft, steps } from "./runs";
-import { smooth } from "./smooth";
+import { decay, smooth } from "./smooth";
 
 test.each([
   [3.14159, "3.142"],
@@ -34,6 +34,12 @@ test("sizes and shares", () => {
 test("a smoothed straight line is itself in the middle: no lag", () => {
   const line = Array.from({ length: 401 }, (_, i) => 10 - i / 50);
   expect(smooth(line, 0.9)[200]).toBeCloseTo(line[200] as number, 9);
+});
+
+test("smoothing reaches over a share of the run", () => {
+  expect(decay(0, 1000)).toBe(0);
+  expect(decay(0.6, 40)).toBeLessThan(decay(0.6, 4000));
+  expect(decay(1, 1e9)).toBeLessThan(1);
 });
 
 test("smoothing weight 0 changes nothing and gaps stay gaps", () => {

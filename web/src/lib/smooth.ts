@@ -1,5 +1,14 @@
-/** The curve behind the noise: every point becomes the mean of its neighbours on both sides, weighted by
- *  `weight` per step away. Looking both ways, it does not lag behind a falling loss. Gaps stay gaps. */
+/** The curve behind the noise. */
+
+/** How far a point's weight reaches, from a slider's 0…1: a share of the run, so that short and long runs look
+ *  alike. 0: no smoothing. */
+export function decay(strength: number, points: number): number {
+  const reach = strength ** 2 * points * 0.1;
+  return reach / (1 + reach);
+}
+
+/** Every point becomes the mean of its neighbours on both sides, weighted by `weight` per step away. Looking both
+ *  ways, it does not lag behind a falling loss. Gaps stay gaps. */
 export function smooth(values: readonly (number | null)[], weight: number): (number | null)[] {
   const sums = new Float64Array(values.length);
   const masses = new Float64Array(values.length);

@@ -5,6 +5,7 @@ import { number } from "../lib/format";
 import { navigate } from "../router";
 import { t } from "../texts";
 import { Button, Failure, LinkButton, Note, Page } from "../ui/basics";
+import { useNow } from "../ui/useNow";
 import { type Turn, useConversation } from "./chat/useConversation";
 
 export function ChatPage({ wanted }: { wanted: string | null }) {
@@ -107,7 +108,10 @@ function Conversation({ model, names }: { model: string; names: string[] }) {
         {turns.map((turn) => (
           <li key={turn.id} className={turn.role === "user" ? "flex justify-end" : ""}>
             {turn.role === "user" ? (
-              <div className="max-w-[85%] rounded-2xl rounded-br-sm bg-well px-4 py-2 break-words whitespace-pre-wrap">{turn.content}</div>
+              <div className="max-w-[85%] rounded-2xl rounded-br-sm bg-well px-4 py-2 break-words whitespace-pre-wrap">
+                <span className="sr-only">{t.chat.you}: </span>
+                {turn.content}
+              </div>
             ) : (
               <Answer turn={turn} />
             )}
@@ -154,6 +158,9 @@ function Conversation({ model, names }: { model: string; names: string[] }) {
   );
 }
 
+/** By then a model that is loaded has begun to answer. */
+const SLOW_MS = 1500;
+
 function Answer({ turn }: { turn: Turn }) {
   const endings: Record<string, string> = { length: t.chat.cut, stopped: t.chat.stopped };
   const facts = [
@@ -161,12 +168,15 @@ function Answer({ turn }: { turn: Turn }) {
     turn.tokensPerSecond !== undefined && t.chat.speed(number(Math.round(turn.tokensPerSecond))),
     turn.finish && endings[turn.finish],
   ].filter(Boolean);
+  const waiting = turn.open === true && turn.content === "";
+  const slow = useNow(waiting ? 500 : null) - turn.askedAt > SLOW_MS;
   return (
     <div className="max-w-full">
       <div data-testid="answer" aria-busy={turn.open} aria-live="polite" className="leading-relaxed break-words whitespace-pre-wrap">
         {turn.content}
         {turn.open && <span aria-hidden className="ml-0.5 inline-block h-4 w-1.5 translate-y-0.5 bg-accent motion-safe:animate-pulse" />}
       </div>
+      {waiting && slow && <p className="text-soft">{t.chat.loading}</p>}
       {turn.error !== undefined && <Failure error={turn.error} />}
       {facts.length > 0 && <p className="text-xs text-soft">{facts.join(" · ")}</p>}
     </div>

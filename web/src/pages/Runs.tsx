@@ -29,8 +29,8 @@ export function RunsPage() {
       }
     >
       <div className="flex flex-wrap gap-3">
-        <Filter label={t.runs.filterState} value={state} onChange={setState} options={["active", ...Object.keys(t.state)]} />
-        <Filter label={t.runs.filterStage} value={stage} onChange={setStage} options={(stages.data?.items ?? []).map((item) => item.name)} />
+        <Filter label={t.runs.filterState} value={state} onChange={setState} options={[["active", t.runs.active], ...Object.entries(t.state)]} />
+        <Filter label={t.runs.filterStage} value={stage} onChange={setStage} options={(stages.data?.items ?? []).map(({ name }) => [name, name])} />
       </div>
       {runs.error && <Failure error={runs.error} again={() => void runs.refetch()} />}
       {runs.data && (
@@ -48,15 +48,15 @@ export function RunsPage() {
   );
 }
 
-function Filter({ label, value, onChange, options }: { label: string; value: string; onChange: (value: string) => void; options: string[] }) {
+function Filter({ label, value, onChange, options }: { label: string; value: string; onChange: (value: string) => void; options: [value: string, label: string][] }) {
   return (
     <label className="flex items-center gap-2 text-soft">
       {label}
       <select className="field text-ink" value={value} onChange={(event) => onChange(event.target.value)}>
         <option value="">{t.runs.any}</option>
-        {options.map((option) => (
+        {options.map(([option, text]) => (
           <option key={option} value={option}>
-            {option}
+            {text}
           </option>
         ))}
       </select>

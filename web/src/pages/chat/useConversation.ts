@@ -6,6 +6,8 @@ export type Turn = {
   id: number;
   role: "user" | "assistant";
   content: string;
+  /** Date.now() of the question. */
+  askedAt: number;
   /** While the answer is being written. */
   open?: boolean;
   finish?: string;
@@ -16,6 +18,9 @@ export type Turn = {
 
 export type Settings = { model: string; system: string; temperature: number; /** null: as long as the context allows */ maxTokens: number | null };
 
+/** A first token that takes longer than this waited for its model. */
+const LOADING_MS = 1500;
+
 export function useConversation() {
   const [turns, setTurns] = useState<Turn[]>([]);
   const abort = useRef<AbortController | null>(null);
@@ -23,8 +28,8 @@ export function useConversation() {
   const busy = turns.at(-1)?.open === true;
 
   const send = async (text: string, settings: Settings) => {
-    const question: Turn = { id: nextId.current++, role: "user", content: text };
-    const answer: Turn = { id: nextId.current++, role: "assistant", content: "", open: true };
+    const question: Turn = { id: nextId.current++, role: "user", content: text, askedAt: Date.now() };
+    const answer: Turn = { id: nextId.current++, role: "assistant", content: "", askedAt: Date.now(), open: true };
     const said = turns.filter((turn) => turn.content && !turn.error);
     setTurns([...turns.filter((turn) => !turn.error), question, answer]);
     const update = (change: Partial<Turn>) => {
@@ -38,18 +43,19 @@ export function useConversation() {
     if (settings.system.trim()) messages.unshift({ role: "system", content: settings.system.trim() });
     let firstAt = 0;
     let count = 0;
-    // the first token also waits for the model to load, so the speed counts from there
-    const speed = () => (count > 1 ? ((count - 1) * 1000) / Math.max(1, performance.now() - firstAt) : undefined);
+    const sentAt = performance.now();
+    // the whole wait counts, because a fast answer arrives in one piece; but not the loading of a model
+    const since = () => (firstAt - sentAt > LOADING_MS ? firstAt : sentAt);
+    const rate = (tokens: number) => (tokens * 1000) / Math.max(50, performance.now() - since());
     try {
       const { model, temperature, maxTokens } = settings;
       for await (const piece of complete({ model, messages, temperature, ...(maxTokens && { max_tokens: maxTokens }) }, controller.signal)) {
         if ("text" in piece) {
           firstAt ||= performance.now();
           count += 1;
-          const rate = speed();
-          update({ content: answer.content + piece.text, tokens: count, ...(rate !== undefined && { tokensPerSecond: rate }) });
+          update({ content: answer.content + piece.text, tokens: count, tokensPerSecond: rate(count) });
         } else if ("finish" in piece) update({ finish: piece.finish });
-        else update({ tokens: piece.usage.completion_tokens });
+        else update({ tokens: piece.usage.completion_tokens, tokensPerSecond: rate(piece.usage.completion_tokens) });
       }
       update({ open: false });
     } catch (error) {

@@ -78,29 +78,23 @@ export function CheckpointsCard({ run }: { run: Run }) {
   if (checkpoints.length === 0) return null;
   return (
     <Card title={t.run.checkpoints}>
-      <div className="overflow-x-auto">
-        <table className="w-full text-left">
-          <tbody>
-            {checkpoints.map((checkpoint) => (
-              <tr key={checkpoint.id} className={CELLS}>
-                <th scope="row" className="whitespace-nowrap">
-                  {t.run.step.toLowerCase()} {count(checkpoint.step)}
-                </th>
-                <td className="w-full text-soft" title={checkpoint.path}>
-                  {Object.entries(checkpoint.metrics)
-                    .map(([key, metric]) => `${key} ${number(metric)}`)
-                    .join(", ")}
-                </td>
-                <td className="text-right whitespace-nowrap">{bytes(checkpoint.bytes)}</td>
-                <td className="text-right whitespace-nowrap text-soft">{ago(checkpoint.created_at)}</td>
-                <td className="text-right">
-                  {checkpoint.model && <LinkButton to={`/chat?model=${encodeURIComponent(checkpoint.model)}`}>{t.run.chat}</LinkButton>}
-                </td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </div>
+      <ul className="divide-y divide-line">
+        {checkpoints.map((checkpoint) => (
+          <li key={checkpoint.id} className="flex flex-wrap items-center gap-x-6 gap-y-1 px-4 py-2">
+            <span className="w-24 font-medium">
+              {t.run.step.toLowerCase()} {count(checkpoint.step)}
+            </span>
+            <span className="min-w-0 flex-1 basis-48 text-soft" title={checkpoint.path}>
+              {Object.entries(checkpoint.metrics)
+                .map(([key, metric]) => `${key} ${number(metric)}`)
+                .join(", ")}
+            </span>
+            <span>{bytes(checkpoint.bytes)}</span>
+            <span className="text-soft">{ago(checkpoint.created_at)}</span>
+            {checkpoint.model && <LinkButton to={`/chat?model=${encodeURIComponent(checkpoint.model)}`}>{t.run.chat}</LinkButton>}
+          </li>
+        ))}
+      </ul>
     </Card>
   );
 }
