@@ -1,0 +1,99 @@
+"""Who this host is, and what it says about itself."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from worker.host import Host, host_id
+from worker.settings import WorkerSettings
+
+
+def test_two_services_on_one_machine_are_two_hosts_and_each_stays_the_same(tmp_path: Path) -> None:
+    one, other = host_id(tmp_path / "one"), host_id(tmp_path / "other")
+    assert one != other
+    assert host_id(tmp_path / "x" / ".." / "one") == one
+
+
+def test_load_is_within_its_bounds(tmp_path: Path) -> None:
+    stats = Host(tmp_path).stats()
+    assert 0 <= stats.cpu <= 1 and stats.cores >= 1
+    assert 0 < stats.memory_used_bytes < stats.memory_total_bytes
+    assert 0 < stats.disk_free_bytes <= stats.disk_total_bytes
+
+
+def test_declared_gpus_are_offered_as_many_as_were_asked_for(tmp_path: Path) -> None:
+    assert [gpu.index for gpu in Host(tmp_path, fake_gpus=2).gpus()] == [0, 1]
+
+
+class Nvml(SimpleNamespace):
+    """NVIDIA's library with one card that has no power sensor, in the shape of pynvml."""
+
+    NVML_TEMPERATURE_GPU = 0
+
+    class NVMLError(Exception):
+        pass
+
+    def nvmlInit(self) -> None: ...
+
+    def nvmlDeviceGetCount(self) -> int:
+        return 1
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        return index
+
+    def nvmlDeviceGetName(self, handle: int) -> str:
+        return "NVIDIA GeForce RTX 5090"
+
+    def nvmlDeviceGetUUID(self, handle: int) -> str:
+        return "GPU-1"
+
+    def nvmlDeviceGetMemoryInfo(self, handle: int) -> SimpleNamespace:
+        return SimpleNamespace(total=32 << 30, used=1 << 30)
+
+    def nvmlDeviceGetUtilizationRates(self, handle: int) -> SimpleNamespace:
+        return SimpleNamespace(gpu=50)
+
+    def nvmlDeviceGetPowerUsage(self, handle: int) -> int:
+        raise self.NVMLError
+
+    def nvmlDeviceGetTemperature(self, handle: int, sensor: int) -> int:
+        return 61
+
+
+def test_a_card_is_described_as_far_as_it_has_sensors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", Nvml())
+    host = Host(tmp_path)
+    (gpu,) = host.gpus()
+    assert (gpu.name, gpu.memory_bytes, gpu.uuid) == ("NVIDIA GeForce RTX 5090", 32 << 30, "GPU-1")
+    (stats,) = host.stats().gpus
+    assert (stats.utilization, stats.memory_used_bytes, stats.temperature_c) == (0.5, 1 << 30, 61)
+    assert stats.power_w is None
+
+
+def test_the_base_directory_may_be_written_as_people_write_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NANOCHAT_BASE_DIR", "here")
+    assert WorkerSettings().base_dir == tmp_path / "here"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NANOCHAT_BASE_DIR", "~/there")
+    assert WorkerSettings().base_dir == tmp_path / "there"
+
+
+def test_the_token_comes_from_the_environment_else_from_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path))
+    with pytest.raises(FileNotFoundError):
+        WorkerSettings().token()
+    (tmp_path / "worker.token").write_text("from-the-file\n")
+    assert WorkerSettings().token() == "from-the-file"
+    monkeypatch.setenv("NANOCHAT_WORKER_TOKEN", "from-the-environment")
+    assert WorkerSettings().token() == "from-the-environment"
