@@ -35,4 +35,4 @@ async def servable(session: AsyncSession) -> list[tuple[Checkpoint, Run]]:
     """Language models and the runs that made them, newest first."""
     query = sql_select(Checkpoint, Run).join(Run, Run.id == Checkpoint.run_id)
     query = query.where(Checkpoint.model_config_.is_not(None)).order_by(Checkpoint.created_at.desc())
-    return [(checkpoint, run) for checkpoint, run in (await session.execute(query)).tuples()]
+    return [(checkpoint, run) for checkpoint, run in await session.execute(query)]

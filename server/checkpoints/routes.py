@@ -50,7 +50,7 @@ async def list_checkpoints(
         older = Checkpoint.created_at < moment
         query = query.where(older | ((Checkpoint.created_at == moment) & (Checkpoint.id < last_id)))
     query = query.order_by(Checkpoint.created_at.desc(), Checkpoint.id.desc()).limit(limit + 1)
-    rows = [(checkpoint, owner) for checkpoint, owner in (await session.execute(query)).tuples()]
+    rows = [(checkpoint, owner) for checkpoint, owner in await session.execute(query)]
     return Page(
         items=[checkpoint_view(owner, checkpoint) for checkpoint, owner in rows[:limit]],
         next_cursor=next_cursor([checkpoint for checkpoint, _ in rows], limit),

@@ -78,9 +78,7 @@ async def series(
     if keys:
         query = query.where(MetricPoint.key.in_(keys))
     found: dict[str, list[tuple[int, float, float | None]]] = defaultdict(list)
-    for key, step, t, value in (
-        await session.execute(query.order_by(MetricPoint.key, MetricPoint.step))
-    ).tuples():
+    for key, step, t, value in await session.execute(query.order_by(MetricPoint.key, MetricPoint.step)):
         found[key].append((step, t, value))
     return found
 
