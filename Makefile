@@ -39,10 +39,10 @@ test: ## lint, types, the dashboard's build and all tests: what CI runs
 	else echo "web: no node here, so the built dashboard is not compared with its source"; fi
 	@COVERAGE_PROCESS_START=pyproject.toml $(BIN)/pytest -n 2 --cov --cov-report=term:skip-covered
 
-test-fast: ## the tests that need no browser and no training
-	@echo "test-fast: tests without the marks e2e and slow"
+test-fast: ## all tests but those in a browser
+	@echo "test-fast: all but the tests in a browser"
 	@$(PYTHON) bootstrap.py --dev
-	@$(BIN)/pytest -n 2 -m "not e2e and not slow"
+	@$(BIN)/pytest -n 2 -m "not e2e"
 
 web: ## build the dashboard into server/static and check that the committed build matches its source
 	@echo "web: building the dashboard, then comparing it with the committed build"
@@ -58,7 +58,7 @@ bench: ## how long starting takes here: imports, command line, service
 	@$(PYTHON) bootstrap.py
 	@$(BIN)/python -m server.bench
 
-docs: ## write docs/reference from the code: stages, command line, HTTP
+docs: ## write docs/reference from the code: stages, HTTP, settings, command line
 	@echo "docs: writing docs/reference"
 	@$(PYTHON) bootstrap.py
-	@$(BIN)/python -m nanochat_client.reference
+	@$(BIN)/python -m server.reference
