@@ -41,9 +41,10 @@ def explain(error: NanochatError) -> str:
     """One sentence; then a line for each problem that says more, with the nearest valid value."""
     lines = [f"nanochat: {error.detail}"]
     for item in error.errors:
+        message = "" if item.message == error.detail else f": {item.message}"
         nearest = "" if item.nearest is None else f" (nearest: {item.nearest})"
-        if item.message != error.detail or nearest:
-            lines.append(f"  {item.pointer or '/'}: {item.message}{nearest}")
+        if message or nearest:
+            lines.append(f"  {item.pointer or '/'}{message}{nearest}")
     if error.status is not None and error.status >= 500 and error.request_id:
         lines.append(f"  request {error.request_id}: see the server's log")
     return clean("\n".join(lines))

@@ -1,0 +1,193 @@
+"""The command line against the real server and a worker that trains nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.client.conftest import Cli, put_events, put_log
+from tests.server.fake_worker import FakeWorker, post_run, run_of
+from tests.services import Service, free_port
+
+
+def work(worker: FakeWorker, do: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=do, daemon=True)
+    thread.start()
+    del worker
+    return thread
+
+
+def test_following_a_run_prints_its_log_as_text_and_exits_0(cli: Cli, worker: FakeWorker) -> None:
+    def train() -> None:
+        claim = worker.claim()
+        put_log(worker, claim, "[red]step 1[/red] \x1b[31mloss\x1b[0m 3.0\n")
+        worker.finish(claim)
+
+    thread = work(worker, train)
+    status, out, _ = cli("run", "tokenizer", "--set", "vocab_size=512", "--name", "t", "--follow")
+    thread.join(10)
+    assert status == 0
+    assert "[red]step 1[/red]" in out, "markup in a log is text"
+    assert "\x1b" not in out, "a log does not steer the terminal"
+
+
+def test_a_failed_run_exits_1_and_says_why(cli: Cli, worker: FakeWorker) -> None:
+    def train() -> None:
+        worker.finish(worker.claim(), "failed", reason="data_error", message="no text in base_data")
+
+    thread = work(worker, train)
+    status, _, err = cli("run", "tokenizer", "--follow")
+    thread.join(10)
+    assert status == 1
+    assert "no text in base_data" in err
+
+
+def test_set_values_take_the_types_of_the_stage(cli: Cli, tmp_path: Path) -> None:
+    preset = tmp_path / "mine.py"
+    preset.write_text("depth = 2\ntotal_batch_size = 2 ** 10\n")
+    arguments = ["--config", str(preset), "--set", "depth=4", "--set", "max-seq-len=128", "--gpus", "0"]
+    status, out, err = cli("run", "base", *arguments, "--set", "device_batch_size=1", "--json")
+    assert status == 0, err
+    config = json.loads(out)["config"]
+    assert (config["depth"], config["max_seq_len"], config["total_batch_size"]) == (4, 128, 1024)
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (("run", "bse"), "base"),
+        (("run", "base", "--set", "depht=3"), "/overrides/depht (nearest: depth)"),
+        (("run", "base", "--set", "depth"), "key=value"),
+        (("run", "base", "--config", "demo_bass"), "demo_base"),
+        (("run", "base", "--config", "no/such.py"), "no/such.py"),
+        (("pipeline", "dmo"), "demo"),
+        (("show", "nobody"), "nobody"),
+        (("watch", "nobody"), "nobody"),
+        (("chat", "nobody", "-p", "hi"), "nobody"),
+        (("shwo",), "shwo"),
+    ],
+)
+def test_wrong_usage_exits_2_with_one_sentence_that_helps(cli: Cli, argv: tuple[str, ...], said: str) -> None:
+    status, _, err = cli(*argv)
+    assert status == 2
+    assert said in err
+    assert "Traceback" not in err
+
+
+def test_a_pipeline_is_followed_to_its_scores(cli: Cli, worker: FakeWorker, tmp_path: Path) -> None:
+    file = tmp_path / "p.json"
+    steps = [{"name": "a", "stage": "tokenizer"}]
+    file.write_text(json.dumps({"name": "mine", "steps": steps}))
+
+    def train() -> None:
+        first = worker.claim()
+        metric = {"kind": "metric", "step": 1, "values": {"train/loss": 3.25, "train/tok_per_sec": 41000}}
+        put_events(worker, first, {"kind": "phase", "phase": "train", "steps": 9}, metric)
+        for name, value in (("chat_eval/before", 0.1), ("chat_eval", 0.95)):
+            put_events(
+                worker,
+                first,
+                {
+                    "kind": "eval",
+                    "step": 1,
+                    "name": name,
+                    "values": {"identity": value},
+                    "counts": {"identity": 60},
+                },
+            )
+        worker.finish(first)
+
+    thread = work(worker, train)
+    status, out, err = cli("pipeline", str(file), "--follow")
+    thread.join(10)
+    assert status == 0, err
+    assert "mine-a  succeeded  1/9  loss 3.250  41,000 tok/s" in out
+    assert "score identity: before 10.0 %, after 95.0 %" in out
+
+
+def test_a_pipeline_whose_step_fails_exits_1(cli: Cli, worker: FakeWorker, tmp_path: Path) -> None:
+    file = tmp_path / "p.json"
+    file.write_text(json.dumps({"name": "bad", "steps": [{"name": "a", "stage": "tokenizer"}]}))
+    thread = work(
+        worker,
+        lambda: worker.finish(worker.claim(), "failed", reason="data_error", message="no text") and None,
+    )
+    status, _, err = cli("pipeline", str(file), "--follow")
+    thread.join(10)
+    assert status == 1
+    assert "no text" in err and "nanochat logs" in err
+
+
+def test_reading_verbs_print_tables_and_json(cli: Cli, service: Service, worker: FakeWorker) -> None:
+    run_id = post_run(service, name="looked at")["id"]
+    claim = worker.claim()
+    put_log(worker, claim, "hello\nworld\n")
+    put_events(worker, claim, {"kind": "metric", "step": 1, "values": {"train/loss": 3.0}})
+    worker.finish(claim)
+    assert f"{run_id}\ttokenizer\tlooked at\tsucceeded" in cli("runs")[1]
+    assert json.loads(cli("runs", "--json")[1])[0]["id"] == run_id
+    assert "vocab_size" in cli("show", run_id)[1]
+    assert json.loads(cli("show", run_id, "--json")[1])["state"] == "succeeded"
+    assert cli("logs", run_id)[1] == "hello\nworld\n"
+    assert cli("logs", run_id, "--search", "wor")[1] == "world\n"
+    assert cli("logs", run_id, "-f")[:2] == (0, "hello\nworld\n")
+    assert json.loads(cli("logs", run_id, "--json")[1])[0]["offset"] == 0
+    assert cli("metrics", run_id)[1].startswith("train/loss\t3\t3\t3\t3\t1")
+    assert json.loads(cli("metrics", run_id, "--json")[1])["series"][0]["y"] == [3.0]
+    assert "alive\tCPU" in cli("gpus")[1]
+    assert json.loads(cli("gpus", "--json")[1])[0]["id"] == worker.id
+    for verb in ("checkpoints", "models", "pipelines"):
+        assert json.loads(cli(verb, "--json")[1]) == []
+    assert "looked at  succeeded" in cli("watch", run_id)[1]
+
+
+def test_verbs_move_a_run(cli: Cli, service: Service) -> None:
+    run_id = post_run(service)["id"]
+    assert cli("pause", run_id)[0] == 0 and run_of(service, run_id)["state"] == "paused"
+    assert cli("resume", run_id)[0] == 0 and run_of(service, run_id)["state"] == "queued"
+    assert cli("stop", run_id)[0] == 0 and run_of(service, run_id)["state"] == "cancelled"
+    assert json.loads(cli("retry", run_id, "--json")[1])["retry_of"] == run_id
+    status, _, err = cli("pause", run_id)
+    assert status == 1 and err.startswith("nanochat: ")
+
+
+def test_no_service_says_how_to_start_it(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NANOCHAT_URL", f"http://127.0.0.1:{free_port()}")
+    status, _, err = cli("runs")
+    assert status == 1
+    assert "start it with `nanochat up`" in err
+
+
+def test_the_doctor_says_what_is_wrong_and_what_to_do(
+    cli: Cli, service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path))
+    status, out, _ = cli("doctor", "--json")
+    checks = {check["name"]: check for check in json.loads(out)}
+    assert status == 1, "no worker is alive"
+    assert {name for name, check in checks.items() if not check["ok"]} == {"worker"}
+    assert "nanochat worker" in checks["worker"]["fix"]
+    assert service.base_url in checks["server"]["found"]
+
+
+def test_help_is_quick_and_loads_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom nanochat_client.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = ('torch', 'numpy', 'rich', 'httpx', 'pydantic', 'websockets')\n"
+        "sys.exit(3 if any(name in sys.modules for name in heavy) else 0)"
+    )
+    start = time.process_time()
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert time.process_time() - start < 0.6
+    assert done.returncode == 0, done.stderr
+    assert "pipeline" in done.stdout and "doctor" in done.stdout

@@ -1,0 +1,140 @@
+"""Client and AsyncClient keep one contract, against the real server."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from nanochat_client import ConnectionFailed, Invalid, NotFound
+from nanochat_client.errors import BadRequest, Conflict, ServerError, from_answer
+from nanochat_client.types import PipelineStep, RunPatch, RunState
+from tests.client.conftest import Either, Relay, put_events, put_log
+from tests.server.fake_worker import FakeWorker
+from tests.services import free_port
+
+
+def test_a_run_from_its_creation_to_its_deletion(either: Either, worker: FakeWorker) -> None:
+    run = either.create_run("tokenizer", overrides={"vocab_size": 512}, name="small one", tags=["a"])
+    assert (run.stage, run.name, run.config["vocab_size"]) == ("tokenizer", "small one", 512)
+    claim = worker.claim()
+    put_log(worker, claim, "reading\nbpe 7 merges\n")
+    put_events(
+        worker,
+        claim,
+        {"kind": "phase", "phase": "train", "steps": 2},
+        {"kind": "metric", "step": 1, "values": {"train/loss": 3.0}},
+        {"kind": "metric", "step": 2, "values": {"train/loss": 2.5}},
+        {"kind": "sample", "step": 2, "prompt": "The", "text": " end"},
+    )
+    assert either.run(run.id).state is RunState.RUNNING
+    assert either.logs(run.id).items[0].text == "reading\nbpe 7 merges\n"
+    assert [chunk.text.strip() for chunk in either.logs(run.id, q="merges").items] == ["bpe 7 merges"]
+    assert either.metrics(run.id, keys=["train/loss"]).series[0].y == [3.0, 2.5]
+    assert [event.kind for event in either.events(run.id, kind=["phase", "sample"]).items] == [
+        "phase",
+        "sample",
+    ]
+    assert either.samples(run.id).items[0].text == " end"
+    worker.finish(claim)
+    assert either.run(run.id).state is RunState.SUCCEEDED
+    assert either.attempts(run.id).items[0].number == 1
+    assert either.patch_run(run.id, RunPatch(notes="good")).notes == "good"
+    assert [item.id for item in either.runs(state=["succeeded"], tag="a").items] == [run.id]
+    either.delete_run(run.id)
+    with pytest.raises(NotFound):
+        either.run(run.id)
+
+
+def test_verbs_move_a_run_and_a_pipeline(either: Either) -> None:
+    run = either.create_run("tokenizer")
+    assert either.pause_run(run.id).state is RunState.PAUSED
+    assert either.resume_run(run.id).state is RunState.QUEUED
+    assert either.cancel_run(run.id).state is RunState.CANCELLED
+    again = either.retry_run(run.id)
+    assert again.retry_of == run.id
+    pipeline = either.create_pipeline(name="two", steps=[PipelineStep(name="a", stage="tokenizer")])
+    assert [item.id for item in either.pipelines().items] == [pipeline.id]
+    assert either.cancel_pipeline(pipeline.id).state is RunState.CANCELLED
+    assert either.pipeline(pipeline.id).runs[0].state is RunState.CANCELLED
+    assert either.evaluations(pipeline=pipeline.id).items == []
+
+
+def test_the_service_describes_itself(either: Either, worker: FakeWorker) -> None:
+    assert "base" in [stage.name for stage in either.stages().items]
+    assert "demo_base" in [config.name for config in either.configs().items]
+    assert either.system().workers[0].id == either.workers().items[0].id == worker.id
+    assert either.models() == []
+    assert either.checkpoints().items == []
+
+
+def test_errors_carry_what_the_service_said(either: Either) -> None:
+    with pytest.raises(Invalid) as caught:
+        either.create_run("base", overrides={"depht": 3})
+    error = caught.value
+    assert error.status == 422 and error.request_id
+    assert (error.errors[0].pointer, error.errors[0].nearest) == ("/overrides/depht", "depth")
+    run = either.create_run("tokenizer")
+    with pytest.raises(Conflict) as conflict:
+        either.resume_run(run.id)
+    assert conflict.value.status == 409
+    with pytest.raises(NotFound, match="nobody") as missing:
+        list(either.chat_stream([{"role": "user", "content": "hi"}], model="nobody"))
+    assert missing.value.code == "model_not_found"
+    with pytest.raises(NotFound):
+        either.run("../stages")
+
+
+def test_nothing_at_the_address_says_how_to_start_it(connect: Callable[[str], Either]) -> None:
+    with pytest.raises(ConnectionFailed, match="nanochat up"):
+        connect(f"http://127.0.0.1:{free_port()}").runs()
+    with pytest.raises(ConnectionFailed, match="no address"):
+        connect("localhost:8000")
+
+
+def test_reading_and_creating_survive_a_broken_connection_once_each(
+    connect: Callable[[str], Either], relay: Relay
+) -> None:
+    client = connect(relay.url)
+    relay.refuse = 2
+    assert client.runs().items == []
+    run = client.create_run("tokenizer")
+    relay.cut()
+    relay.refuse = 1
+    client.create_run("tokenizer", name="second")
+    assert [item.name for item in client.runs().items] == ["second", run.name]
+
+
+def test_an_action_is_not_repeated_after_a_broken_connection(
+    connect: Callable[[str], Either], relay: Relay
+) -> None:
+    client = connect(relay.url)
+    run = client.create_run("tokenizer")
+    relay.cut()
+    relay.refuse = 1
+    before = relay.accepted
+    with pytest.raises(ConnectionFailed):
+        client.cancel_run(run.id)
+        client.cancel_run(run.id)
+    assert relay.accepted - before == 1
+
+
+def test_any_answer_becomes_an_error_of_the_tree() -> None:
+    assert isinstance(from_answer(502, b"<html>bad gateway", None), ServerError)
+    openai = from_answer(400, b'{"error": {"message": "too long", "param": "messages", "code": "c"}}', "r1")
+    assert isinstance(openai, BadRequest)
+    assert (openai.detail, openai.code, openai.request_id) == ("too long", "c", "r1")
+    assert openai.errors[0].pointer == "/messages"
+
+
+def test_importing_the_sdk_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, nanochat_client; from nanochat_client import Client, AsyncClient, NotFound; "
+        "print([name for name in ('torch', 'numpy', 'rich', 'typer', 'fastapi') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "[]"
