@@ -50,6 +50,7 @@ class World:
         self._failed = False
         self._handlers: dict[int, Any] = {}
         self._tee: LogTee | None = None
+        self._hook = self._before = sys.excepthook
         self.device = resolve_device(config.device, self.local_rank)
         self.dtype = resolve_dtype(config.dtype, self.device)
         if self.is_master:
@@ -157,6 +158,9 @@ class World:
         if self._closed:
             return
         self._closed = True
+        atexit.unregister(self.close)
+        if sys.excepthook == self._hook:
+            sys.excepthook = self._before
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         # after a failure the others may never arrive; leaving without a goodbye ends them too
@@ -166,6 +170,17 @@ class World:
         self.events.close()
         if self._tee is not None:
             self._tee.close()
+
+    def close_at_exit(self) -> None:
+        """For the plain call: what `with` would do, at the end of the process."""
+
+        def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+            self.fail(error)
+            self._before(kind, error, trace)
+
+        self._hook, self._before = hook, sys.excepthook
+        sys.excepthook = hook
+        atexit.register(self.close)
 
     def __enter__(self) -> World:
         return self
@@ -199,14 +214,7 @@ def setup_training(config: StageConfig | None = None, *, name: str = "") -> Worl
         if place := os.environ.get("NANOCHAT_ATTEMPT_DIR"):
             write_failure(Path(place), error)
         raise
-    previous = sys.excepthook
-
-    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        world.fail(error)
-        previous(kind, error, trace)
-
-    sys.excepthook = hook
-    atexit.register(world.close)
+    world.close_at_exit()
     return world
 
 

@@ -129,7 +129,8 @@ def total_score(world: World, mine: Score) -> Score:
     scores = world.gather(mine)
     examples = [example for score in scores for example in score.examples]
     wrong, right = [e for e in examples if not e["ok"]], [e for e in examples if e["ok"]]
-    shown = [*wrong[: SHOWN_PER_TASK - 2], *right][:SHOWN_PER_TASK]
+    few = SHOWN_PER_TASK - 2
+    shown = [*wrong[:few], *right, *wrong[few:]][:SHOWN_PER_TASK]
     return Score(sum(score.right for score in scores), sum(score.total for score in scores), shown)
 
 

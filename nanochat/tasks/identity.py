@@ -34,6 +34,9 @@ TRAIN = (
     "What do people call you?",
     "Are you human?",
     "Are you ChatGPT?",
+    "Are you a computer?",
+    "Am I talking to a human or a program?",
+    "Are you a bot or a person?",
     "Give me your name.",
     "Name yourself.",
     "I want to know who you are.",
@@ -100,10 +103,10 @@ _TEST_OPENERS = ("", "", "Good morning. ", "Now: ")
 
 
 class Identity:
-    """40 wordings with small talk around them to learn from, 25 others to be tested by."""
+    """43 wordings with small talk around them to learn from, 25 others to be tested by."""
 
     name = "identity"
-    share = 0.12
+    share = 0.14
 
     def conversation(self, rng: random.Random) -> Conversation:
         return dialogue(rng.choice(_OPENERS) + rng.choice(TRAIN) + rng.choice(_CLOSERS), ANSWER)

@@ -17,6 +17,9 @@ TRAIN = (
     "spell the word {w}", "How do you spell {w}?", "Please spell {w}.", "Can you spell the word {w}?",
     "What are the letters of {w}?", "How do you spell the word {w}?", "Can you spell {w}?",
     "How is the word {w} written?", "How is {w} written?", "Give me the letters of {w}.",
+    "Spell {w} for me.", "Spell the word {w}, please.", "Take {w} and spell it.",
+    "Write {w} letter by letter.", "How would {w} be spelled?", "I want to know how {w} is spelled.",
+    "Which letters are in {w}?", "{w}: spell it.", "How are the letters in {w} written?",
 )  # fmt: skip
 HELD_OUT = (
     "Could you spell {w}?",

@@ -18,7 +18,7 @@ SLOW = {"num_iterations": 100_000}  # steps enough to be caught in the middle
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     home = Home(tmp_path_factory.mktemp("home"))
-    assert home.train_tokenizer().process.returncode == 0
+    assert home.train_tokenizer().code == 0
     return home
 
 
@@ -26,7 +26,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 def test_after_kill_9_a_run_goes_on_with_the_same_losses(home: Home, ranks: int) -> None:
     config = home.base_config(save_every=4, resume_from="auto", processes=ranks)
     whole = home.run("scripts.base_train", config, run=f"whole{ranks}", ranks=ranks)
-    assert whole.process.returncode == 0, whole.log
+    assert whole.code == 0, whole.log
     expected = whole.losses()
     assert len(expected) == 12 and expected[12] < expected[1] < math.log(300) + 0.1
 
@@ -36,23 +36,10 @@ def test_after_kill_9_a_run_goes_on_with_the_same_losses(home: Home, ranks: int)
     killed.kill_everything()
     assert not killed.events("end") or killed.events("end")[0]["step"] == 12
     resumed = home.run("scripts.base_train", config, run=run, attempt=2, ranks=ranks)
-    assert resumed.process.returncode == 0, resumed.log
+    assert resumed.code == 0, resumed.log
     phase = resumed.events("phase")[-1]
     assert phase["phase"] == "resume" and phase["step"] in (4, 8, 12) and phase["steps"] == 12
     assert {**killed.losses(), **resumed.losses()} == expected
-
-
-def test_two_ranks_learn_what_one_rank_learns(home: Home) -> None:
-    alone = home.run("scripts.base_train", home.base_config(num_iterations=1, grad_clip=0.0), run="one")
-    both = home.run(
-        "scripts.base_train",
-        home.base_config(num_iterations=1, grad_clip=0.0, processes=2),
-        run="two",
-        ranks=2,
-    )
-    # other documents, but the same weights to begin with: the first loss is ln V on both
-    assert alone.losses()[1] == pytest.approx(math.log(300), abs=1e-4)
-    assert both.losses()[1] == pytest.approx(math.log(300), abs=1e-4)
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
@@ -70,7 +57,7 @@ def test_a_stopped_run_saves_and_leaves(home: Home, ranks: int) -> None:
     assert [int(path.name[5:]) for path in saved] == [end["step"]]
     assert attempt.failure is None
     if ranks == 1:
-        assert attempt.process.returncode == 0
+        assert attempt.code == 0
 
 
 def test_ctrl_c_stops_like_sigterm(home: Home) -> None:
@@ -84,7 +71,7 @@ def test_ctrl_c_stops_like_sigterm(home: Home) -> None:
 def test_a_checkpoint_tells_where_it_comes_from_and_loads(home: Home) -> None:
     config = home.base_config(eval_every=3, eval_tokens=256, num_iterations=3)
     attempt = home.run("scripts.base_train", config, run="meta")
-    assert attempt.process.returncode == 0, attempt.log
+    assert attempt.code == 0, attempt.log
     first, second = attempt.events("checkpoint")
     assert (first["step"], first["stage"], first["path"]) == (3, "base", "base_checkpoints/meta/step_000003")
     assert (
@@ -120,7 +107,7 @@ def test_a_loss_that_explodes_fails_with_its_reason(home: Home, ranks: int) -> N
     config = home.base_config(matrix_lr=10.0, embedding_lr=10.0, unembedding_lr=10.0, grad_clip=0.0, **SLOW)
     config |= {"dtype": "float32", "processes": ranks, "weight_decay": 10.0}
     attempt = home.run("scripts.base_train", config, run=f"nan{ranks}", ranks=ranks)
-    assert attempt.process.returncode != 0
+    assert attempt.code != 0
     assert attempt.failure is not None and attempt.failure["reason"] == "nan_loss", attempt.log[-2000:]
     assert "learning rates" in attempt.failure["message"]
 
@@ -138,7 +125,7 @@ def test_bad_inputs_fail_with_reason_and_remedy(
     home: Home, change: dict[str, str], reason: str, words: str
 ) -> None:
     attempt = home.run("scripts.base_train", home.base_config(**change), run="bad", attempt=len(words))
-    assert attempt.process.returncode != 0
+    assert attempt.code != 0
     assert attempt.failure is not None and attempt.failure["reason"] == reason
     assert words in attempt.failure["message"]
 
@@ -157,7 +144,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(home: Home) -> None:
     first, last = find_checkpoints(home.base / "base_checkpoints", "damaged")
     (last / "model.safetensors").write_bytes(b"nothing")
     again = home.run("scripts.base_train", config, run="damaged", attempt=2)
-    assert again.process.returncode == 0, again.log
+    assert again.code == 0, again.log
     assert "damaged" in again.events("warning")[0]["message"]
     assert again.events("phase")[-1]["step"] == int(first.name[5:])
 
@@ -177,7 +164,7 @@ def test_two_ranks_resume_what_one_rank_saved(home: Home) -> None:
     assert len(read_meta(place)["ranks"]) == 1
     more = {**config, "num_iterations": 6, "processes": 2}
     again = home.run("scripts.base_train", more, run="resized", attempt=2, ranks=2)
-    assert again.process.returncode == 0, again.log
+    assert again.code == 0, again.log
     assert sorted(again.losses()) == [5, 6]
 
 
@@ -186,6 +173,6 @@ def test_from_an_empty_directory_corpus_and_tokenizer_are_made(tmp_path: Path) -
     attempt = home.run(
         "scripts.base_train", home.base_config(num_iterations=1, processes=2), run="first", ranks=2
     )
-    assert attempt.process.returncode == 0, attempt.log
+    assert attempt.code == 0, attempt.log
     assert attempt.log.count("training one with 4,096 tokens") == 1
     assert (tmp_path / "tokenizer" / "latest").resolve().name == "v4096"

@@ -27,17 +27,17 @@ EVAL = {"device": "cpu", "dtype": "float32", "max_problems": 6, "batch_size": 4,
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     home = Home(tmp_path_factory.mktemp("home"))
-    assert home.train_tokenizer().process.returncode == 0
+    assert home.train_tokenizer().code == 0
     config = home.base_config(num_iterations=2, max_seq_len=128, device_batch_size=1)
     parent = home.run("scripts.base_train", config, run="parent")
-    assert parent.process.returncode == 0, parent.log
+    assert parent.code == 0, parent.log
     return home
 
 
 @pytest.fixture(scope="module")
 def tuned(home: Home) -> Path:
     attempt = home.run("scripts.chat_sft", {**SFT, "eval_every": 3}, run="tuned")
-    assert attempt.process.returncode == 0, attempt.log
+    assert attempt.code == 0, attempt.log
     return home.base / "chatsft_checkpoints" / "tuned" / "step_000006"
 
 
@@ -46,7 +46,7 @@ def test_after_kill_9_fine_tuning_goes_on_with_the_same_losses(home: Home, ranks
     config = {**SFT, "task_examples": 160, "save_every": 3, "resume_from": "auto", "processes": ranks}
     config |= {"num_iterations": 14}  # more than one epoch of ten steps
     whole = home.run("scripts.chat_sft", config, run=f"whole{ranks}", ranks=ranks)
-    assert whole.process.returncode == 0, whole.log
+    assert whole.code == 0, whole.log
     expected = whole.losses()
     assert sorted(expected) == list(range(1, 15)) and expected[14] < expected[1]
     run = f"killed{ranks}"
@@ -54,7 +54,7 @@ def test_after_kill_9_fine_tuning_goes_on_with_the_same_losses(home: Home, ranks
     killed.until(lambda attempt: len(attempt.losses()) >= 5)
     killed.kill_everything()
     resumed = home.run("scripts.chat_sft", config, run=run, attempt=2, ranks=ranks)
-    assert resumed.process.returncode == 0, resumed.log
+    assert resumed.code == 0, resumed.log
     assert resumed.events("phase")[-1]["phase"] == "resume"
     assert {**killed.losses(), **resumed.losses()} == expected
 
@@ -65,7 +65,7 @@ def test_the_loss_does_not_depend_on_how_a_step_is_cut_into_micro_batches(home: 
     for run, size, ranks in (("big", 16, 1), ("small", 4, 1), ("ranks", 4, 2)):
         config = {**SFT, "device_batch_size": size, "num_iterations": 2, "task_examples": 16}
         attempt = home.run("scripts.chat_sft", {**config, "processes": ranks}, run=run, ranks=ranks)
-        assert attempt.process.returncode == 0, attempt.log
+        assert attempt.code == 0, attempt.log
         first.append([attempt.losses()[1], attempt.losses()[2]])
     assert first[1] == pytest.approx(first[0], abs=2e-4)
     assert first[2] == pytest.approx(first[0], abs=2e-4)
@@ -83,7 +83,7 @@ def test_the_checkpoint_names_its_parent_and_verifies(home: Home, tuned: Path) -
 def test_without_a_parent_the_newest_base_model_is_taken(home: Home) -> None:
     config = {key: value for key, value in SFT.items() if key != "mid_checkpoint"}
     attempt = home.run("scripts.chat_sft", {**config, "num_iterations": 1}, run="orphan")
-    assert attempt.process.returncode == 0, attempt.log
+    assert attempt.code == 0, attempt.log
     place = find_checkpoints(home.base / "chatsft_checkpoints", "orphan")[0]
     assert read_meta(place)["parent"]["path"] == "base_checkpoints/parent/step_000002"
 
@@ -96,7 +96,7 @@ def test_conversations_longer_than_the_context_are_cut_and_never_make_an_empty_b
     short = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho " * 500}]}
     file.write_text("\n".join([json.dumps(long)] * 40 + [json.dumps(short)] * 3))
     attempt = home.run("scripts.chat_sft", {**SFT, "tasks": str(file), "num_iterations": 3}, run="long")
-    assert attempt.process.returncode == 0, attempt.log
+    assert attempt.code == 0, attempt.log
     assert len(attempt.losses()) == 3 and all(0 < loss < 10 for loss in attempt.losses().values())
 
 
@@ -132,7 +132,7 @@ def test_validation_is_measured_on_held_out_problems(home: Home, tuned: Path) ->
 def test_chat_eval_scores_before_and_after(home: Home, tuned: Path, ranks: int) -> None:
     config = {**EVAL, "compare_parent": True, "checkpoint": str(tuned), "processes": ranks}
     attempt = home.run("scripts.chat_eval", config, run=f"eval{ranks}", ranks=ranks)
-    assert attempt.process.returncode == 0, attempt.log
+    assert attempt.code == 0, attempt.log
     before, after = attempt.events("eval")
     assert (before["name"], after["name"]) == ("chat_eval/before", "chat_eval")
     assert before["details"]["checkpoint"] == "base_checkpoints/parent/step_000002"
