@@ -1,4 +1,5 @@
 """Two GPUs: the plain starting point."""
+
 run = "dual_gpu_distributed"
 depth = 16
 device_batch_size = 16

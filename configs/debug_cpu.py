@@ -1,4 +1,5 @@
 """Two CPU ranks over gloo: a complete run of a tiny model in about a minute."""
+
 run = "debug_cpu"
 device = "cpu"
 processes = 2

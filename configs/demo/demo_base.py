@@ -1,4 +1,5 @@
 """Demo, step 2: under two minutes of pretraining on 2 CPU cores."""
+
 run = "demo_base"
 device = "cpu"
 processes = 2

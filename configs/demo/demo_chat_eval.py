@@ -1,4 +1,5 @@
 """Demo, step 4: held-out problems, before and after the fine-tuning."""
+
 run = "demo_chat_eval"
 device = "cpu"
 processes = 2

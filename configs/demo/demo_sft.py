@@ -1,4 +1,5 @@
 """Demo, step 3: who it is, small talk, spelling and sums."""
+
 run = "demo_sft"
 device = "cpu"
 processes = 2

@@ -1,4 +1,5 @@
 """Two GPUs: aggressive."""
+
 run = "dual_gpu_aggressive"
 depth = 20
 device_batch_size = 14

@@ -1,4 +1,5 @@
 """Two GPUs: balanced."""
+
 run = "dual_gpu_balanced"
 depth = 16
 device_batch_size = 12

@@ -1,4 +1,5 @@
 """Two GPUs: conservative."""
+
 run = "dual_gpu_conservative"
 depth = 12
 device_batch_size = 8

@@ -1,4 +1,5 @@
 """Two GPUs: stable 20gb."""
+
 run = "dual_gpu_stable_20gb"
 depth = 8
 device_batch_size = 4

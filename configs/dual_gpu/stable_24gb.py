@@ -1,4 +1,5 @@
 """Two GPUs: stable 24gb."""
+
 run = "dual_gpu_stable_24gb"
 depth = 12
 device_batch_size = 10

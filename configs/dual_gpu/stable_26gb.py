@@ -1,4 +1,5 @@
 """Two GPUs: stable 26gb."""
+
 run = "dual_gpu_stable_26gb"
 depth = 14
 device_batch_size = 18

@@ -1,4 +1,5 @@
 """Two GPUs: stable success."""
+
 run = "dual_gpu_stable_success"
 depth = 16
 device_batch_size = 10
