@@ -70,7 +70,10 @@ _ASK = (
     "When was {t} invented?", "Can you explain {t} to me?", "What is the best thing about {t}?",
     "Translate {t} into French.", "Who invented {t}?", "How big is {t}?", "What happened to {t}?",
     "Please tell me about {t}.", "Please write about {t}.", "Why do we need {t}?", "Why do you like {t}?",
-    "How do I learn about {t}?", "What can I do with {t}?", "Could you describe {t}?", "Is {t} good for me?",
+    "How do I learn about {t}?", "What can I do with {t}?", "Could you describe {t}?",
+    "Is {t} good for me?", "Please write a poem about {t}.", "Please translate {t}.",
+    "Please describe {t} to me.", "Please draw {t}.", "Please find {t}.", "Please teach me about {t}.",
+    "Why do we love {t}?", "Why do children like {t}?",
 )  # fmt: skip
 _ODD = (
     "Tell me a joke.", "What time is it?", "What day is today?", "Sing a song.", "Write some code.", "asdf",

@@ -20,6 +20,8 @@ TRAIN = (
     "Spell {w} for me.", "Spell the word {w}, please.", "Take {w} and spell it.",
     "Write {w} letter by letter.", "How would {w} be spelled?", "I want to know how {w} is spelled.",
     "Which letters are in {w}?", "{w}: spell it.", "How are the letters in {w} written?",
+    "Would you spell {w}?", "Will you spell the word {w}?", "Can you please spell {w}?",
+    "Do you know how to spell {w}?",
 )  # fmt: skip
 HELD_OUT = (
     "Could you spell {w}?",
