@@ -1,0 +1,122 @@
+"""Talk to a checkpoint in the terminal, without the service.
+
+Not covered: a history longer than the context (the oldest turns are forgotten), line editing beyond what
+the terminal gives.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # --help loads no torch
+    from nanochat.engine import Engine
+
+Turn = dict[str, str]
+#: furthest stage first
+STAGES = ("rl", "sft", "mid", "base")
+
+
+def parser() -> argparse.ArgumentParser:
+    flags = argparse.ArgumentParser(prog="chat_cli", description="Talk to a checkpoint in the terminal.")
+    flags.add_argument(
+        "--checkpoint", default="", help="path or latest.pt link; default: the newest chat model"
+    )
+    flags.add_argument(
+        "--max_tokens", "--max-tokens", type=int, default=256, help="tokens per answer at most"
+    )
+    flags.add_argument("-p", "--prompt", default="", help="ask this, print the answer, leave")
+    flags.add_argument("-t", "--temperature", type=float, default=0.6, help="0 takes the likeliest token")
+    flags.add_argument("-k", "--top_k", "--top-k", type=int, default=50, help="sample among so many; 0: all")
+    flags.add_argument("--seed", type=int, default=None, help="the same seed, the same answers")
+    return flags
+
+
+def main(argv: Sequence[str]) -> int:
+    """0 when done, 1 when there is no model to talk to, 2 for wrong flags."""
+    flags = parser()
+    args = flags.parse_args(argv)
+    if args.max_tokens < 1 or not 0 <= args.temperature <= 2 or args.top_k < 0:
+        flags.error("--max_tokens must be 1 or more, --temperature between 0 and 2, --top_k 0 or more")
+
+    import torch
+
+    from nanochat.artefacts import checkpoint_path
+    from nanochat.checkpoint import BrokenCheckpoint, load_model
+    from nanochat.engine import Engine
+    from nanochat.errors import DataError
+    from nanochat.paths import base_dir
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        place = checkpoint_path(args.checkpoint, base_dir(), STAGES)
+        model, tokenizer, meta = load_model(place, device)
+    except (DataError, BrokenCheckpoint, OSError) as error:
+        print(f"chat_cli: {error}", file=sys.stderr)
+        return 1
+    chat = Chat(Engine(model, tokenizer, slots=1), args.max_tokens, args.temperature, args.top_k, args.seed)
+    try:
+        if args.prompt:
+            chat.ask(args.prompt)
+            return 0
+        print(f"{meta.get('stage', 'model')} {place.name} of {place.parent.name}; Ctrl-D leaves")
+        while True:
+            if text := input("> ").strip():
+                chat.ask(text)
+    except (EOFError, KeyboardInterrupt):
+        print()
+        return 0
+
+
+class Chat:
+    """A conversation with one engine; answers are printed as they come."""
+
+    def __init__(
+        self, engine: Engine, max_tokens: int, temperature: float, top_k: int, seed: int | None
+    ) -> None:
+        self.engine, self.max_tokens = engine, max_tokens
+        self.temperature, self.top_k = temperature, top_k
+        self.seed = int.from_bytes(os.urandom(6)) if seed is None else seed
+        self.turns: list[Turn] = []
+
+    def ask(self, text: str) -> str:
+        """The answer to `text` after all that was said before."""
+        from nanochat.engine import Request
+        from nanochat.engine.detokenize import TextStream
+        from nanochat.engine.sampling import Sampling
+
+        self.turns.append({"role": "user", "content": text})
+        prompt = self._prompt()
+        if not prompt:
+            self.turns.clear()
+            print("(that is longer than the model's context)")
+            return ""
+        room = self.engine.context - len(prompt)
+        sampling = Sampling(self.temperature, self.top_k, seed=self.seed + len(self.turns))
+        self.engine.add(Request("chat", prompt, min(self.max_tokens, room), sampling))
+        stream, said = TextStream(self.engine.tokenizer), ""
+        while self.engine.busy:
+            for output in self.engine.step():
+                if output.token is None:
+                    piece = stream.end()
+                else:
+                    piece = "" if output.tool else stream.push(output.token)
+                print(piece, end="", flush=True)
+                said += piece
+        print()
+        self.turns.append({"role": "assistant", "content": said})
+        return said
+
+    def _prompt(self) -> list[int]:
+        """The conversation as ids; the oldest turns go until an answer fits. Empty: not even one fits."""
+        from nanochat.chat import render_prompt
+
+        while self.turns:
+            prompt = render_prompt(self.engine.tokenizer, self.turns)
+            if len(prompt) < self.engine.context:
+                return prompt
+            del self.turns[:2]
+        return []
