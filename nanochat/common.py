@@ -15,7 +15,7 @@ import traceback
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -28,6 +28,7 @@ from nanochat.logs import LogTee
 from nanochat.paths import base_dir
 from nanochat.stages import Problem, StageConfig
 
+T = TypeVar("T")
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 
 
@@ -93,6 +94,11 @@ class World:
         found: list[Any] = [None] * self.size
         dist.all_gather_object(found, value)
         return found
+
+    def agree(self, value: T) -> T:
+        """Rank 0's value on every rank: "the newest" may be another one a moment later."""
+        choices: list[T] = self.gather(value)
+        return choices[0]
 
     def barrier(self) -> None:
         if self.size > 1:

@@ -39,7 +39,7 @@ def run(cfg: ChatEvalConfig) -> None:
     """Score the checkpoint, and before it the one it was trained from when `compare_parent`."""
     with setup_training(cfg, name="chat_eval") as world:
         tasks = _tasks(cfg, world)
-        place = checkpoint_path(cfg.checkpoint, world.base, STAGES_WITH_CHAT)
+        place = world.agree(checkpoint_path(cfg.checkpoint, world.base, STAGES_WITH_CHAT))
         meta = read_meta(place)
         step = int(meta.get("step", 0))
         world.phase("eval", steps=step)

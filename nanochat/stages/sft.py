@@ -17,6 +17,8 @@ class SftConfig(OptimizerConfig):
     """Mixture, comma-separated: identity, smalltalk, spelling, sums, or paths of JSONL conversations."""
     task_examples: int = Field(default=8000, ge=1, le=100_000_000)
     """Conversations to draw from the generators together, per epoch."""
+    multi_turn: float = Field(default=0.3, ge=0, lt=1)
+    """Probability that a generated dialogue goes on with another one in the same conversation."""
     num_epochs: int = Field(default=1, ge=1, le=1000)
     """Passes over the mixture."""
     num_iterations: int = Field(default=-1, ge=-1)

@@ -34,14 +34,33 @@ def parse(names: str, base: Path) -> tuple[list[Task], list[Path]]:
     return tasks, files
 
 
-def draw(tasks: Sequence[Task], files: Sequence[Path], count: int, seed: int) -> list[Conversation]:
-    """`count` conversations from the tasks by their shares, and all of the files'. Same seed, same list."""
+def draw(
+    tasks: Sequence[Task], files: Sequence[Path], count: int, seed: int, multi_turn: float = 0.0
+) -> list[Conversation]:
+    """`count` dialogues from the tasks by their shares, and all conversations of the files. Same seed, same list.
+
+    `multi_turn`: the probability that a dialogue goes on with the next one in the same conversation.
+    """
     rng = random.Random(seed)
     found = [conversation for file in files for conversation in read_jsonl(file)]
     if tasks:
         shares = [task.share for task in tasks]
-        found += [task.conversation(rng) for task in rng.choices(tasks, shares, k=count)]
+        drawn = [task.conversation(rng) for task in rng.choices(tasks, shares, k=count)]
+        found += _joined(drawn, multi_turn, rng)
     rng.shuffle(found)
+    return found
+
+
+def _joined(dialogues: list[Conversation], probability: float, rng: random.Random) -> list[Conversation]:
+    """Neighbours put together with `probability` each, so that a model meets second questions too."""
+    if probability <= 0:
+        return dialogues
+    found: list[Conversation] = []
+    for dialogue in dialogues:
+        if found and rng.random() < probability:
+            found[-1] = [*found[-1], *dialogue]
+        else:
+            found.append(dialogue)
     return found
 
 

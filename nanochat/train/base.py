@@ -59,11 +59,9 @@ def tokenizer_place(cfg: BaseConfig, world: World, corpus: Path) -> Path:
         if found is None:
             size = default_vocab_size(cfg.depth)
             print(f"there is no tokenizer yet: training one with {size:,} tokens", flush=True)
-            tag = f"v{size}"
-            found = tokenizer_stage.train(
-                TokenizerConfig(data=cfg.data, vocab_size=size, model_tag=tag), world, corpus
-            )
-    return found
+            own = TokenizerConfig(data=cfg.data, vocab_size=size, model_tag=f"v{size}")
+            found = tokenizer_stage.train(own, world, corpus)[0].path
+    return world.agree(found)
 
 
 def prepare(
@@ -71,7 +69,7 @@ def prepare(
 ) -> tuple[Trainer, Position | None, Path | None]:
     """Model and optimizer, new or resumed; where this rank's data goes on; what was resumed."""
     tag = cfg.model_tag or world.run_id or f"d{cfg.depth}"
-    resumed = checkpoint_to_resume(cfg, world, "base", tag)
+    resumed = world.agree(checkpoint_to_resume(cfg, world, "base", tag))
     progress, position = Progress(), None
     meta: dict[str, Any] = {"parent": None}
     if resumed:

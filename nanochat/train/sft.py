@@ -71,7 +71,10 @@ class Mixture:
     def plan(self, epoch: int) -> Plan:
         """The steps of `epoch`; each is a list of micro-batches over all ranks."""
         if epoch != self._epoch:
-            conversations = draw(self.tasks, self.files, self.cfg.task_examples, self.cfg.seed + epoch)
+            cfg = self.cfg
+            conversations = draw(
+                self.tasks, self.files, cfg.task_examples, cfg.seed + epoch, multi_turn=cfg.multi_turn
+            )
             self._epoch = epoch
             self._plan = make_plan(
                 self.rows(conversations),
@@ -92,9 +95,9 @@ class Mixture:
 
 def prepare(cfg: SftConfig, world: World) -> tuple[Trainer, Path | None]:
     """Model and optimizer from the parent checkpoint, or from one of this run; steps are set by `train`."""
-    parent = checkpoint_path(cfg.mid_checkpoint, world.base, ("mid", "base"))
+    parent = world.agree(checkpoint_path(cfg.mid_checkpoint, world.base, ("mid", "base")))
     tag = cfg.model_tag or world.run_id or f"d{read_meta(parent)['model_config']['n_layer']}"
-    resumed = checkpoint_to_resume(cfg, world, "sft", tag)
+    resumed = world.agree(checkpoint_to_resume(cfg, world, "sft", tag))
     model, tokenizer, meta = load_model(resumed or parent, world.device, world.dtype)
     if cfg.max_seq_len > model.cfg.sequence_len:
         model.reset_rotary(cfg.max_seq_len)

@@ -24,13 +24,15 @@ def run(cfg: TokenizerConfig) -> None:
             world.phase("data", steps=1)
             corpus = ensure(cfg.data_dir or cfg.data, world.base, say=world.say)
             world.phase("train", steps=1)
-            train(cfg, world, corpus)
+            saved, metrics = train(cfg, world, corpus)
+            world.events.emit("metric", step=0, values=metrics)
+            emit_checkpoint(world, saved, "tokenizer", 0, metrics, None)
             world.events.emit("end", step=0, status="succeeded", peak_bytes=world.peak_bytes())
         world.barrier()
 
 
-def train(cfg: TokenizerConfig, world: World, corpus: Path) -> Path:
-    """The directory of a new tokenizer. One process calls this, not every rank."""
+def train(cfg: TokenizerConfig, world: World, corpus: Path) -> tuple[Saved, dict[str, float]]:
+    """A new tokenizer and its measures. One process calls this, not every rank."""
     started = time.monotonic()
     shards, _ = split_shards(corpus)
     tokenizer = Tokenizer.train(documents(shards, cfg.max_chars, cfg.doc_cap), cfg.vocab_size)
@@ -49,9 +51,7 @@ def train(cfg: TokenizerConfig, world: World, corpus: Path) -> Path:
         f"{tokenizer.vocab_size:,} tokens in {seconds:.1f} s, {ratio:.2f} bytes per token, saved to {place}"
     )
     metrics = {"tokenizer/bytes_per_token": ratio, "tokenizer/vocab_size": float(tokenizer.vocab_size)}
-    world.events.emit("metric", step=0, values=metrics)
-    emit_checkpoint(world, saved, "tokenizer", 0, metrics, None)
-    return place
+    return saved, metrics
 
 
 def _place(cfg: TokenizerConfig, world: World) -> Path:
