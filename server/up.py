@@ -16,7 +16,8 @@ import sys
 import time
 import urllib.request
 from contextlib import suppress
-from typing import IO
+from pathlib import Path
+from typing import IO, TextIO
 
 from pydantic import ValidationError
 
@@ -48,14 +49,14 @@ class Supervisor:
         self._mark = secrets.token_hex(8)
 
     def run(self) -> int:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._on_signal)
         try:
             self._start()
             self._watch()
             return 0
         except (CannotStart, DeadForGood) as error:
-            print(f"up: {error}", file=sys.stderr, flush=True)
+            _say(f"up: {error}", sys.stderr)
             return 1
         finally:
             self._stop()
@@ -102,10 +103,10 @@ class Supervisor:
         while not self.signals:
             for part in self.parts:
                 if said := part.look():
-                    print(f"up: {said}", file=sys.stderr, flush=True)
+                    _say(f"up: {said}", sys.stderr)
             if not announced and _ready(self.url):
                 announced = True
-                print(GREETING.format(url=self.url), flush=True)
+                _say(GREETING.format(url=self.url))
             if not announced and time.monotonic() - started > READY_S:
                 raise CannotStart(
                     f"the server did not get ready within {READY_S:.0f} s: its messages are above"
@@ -114,12 +115,19 @@ class Supervisor:
 
     def _stop(self) -> None:
         if any(part.process for part in self.parts):
-            print(
-                "up: stopping (a trainer saves its checkpoint first; Ctrl-C again does not wait)", flush=True
-            )
+            _say("up: stopping (a trainer saves its checkpoint first; Ctrl-C again does not wait)")
         for part in reversed(self.parts):
             part.stop()
         kill_marked("NANOCHAT_UP", self._mark)  # what a killed part left behind
+
+
+def _say(text: str, stream: TextIO | None = None) -> None:
+    stream = stream or sys.stdout
+    try:
+        print(text, file=stream, flush=True)
+    except OSError:  # a terminal that was closed must not keep us from stopping what we started
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def _ready(url: str) -> bool:

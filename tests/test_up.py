@@ -128,6 +128,18 @@ def test_kill_9_of_the_supervisor_leaves_nothing(up: Up) -> None:
     eventually(again.alive_workers, 60)
 
 
+def test_a_terminal_that_is_closed_ends_everything_in_order(up: Up) -> None:
+    reader, writer = os.pipe()
+    up.log = Path(f"/dev/fd/{writer}")
+    up.start(PYTHONUNBUFFERED="")
+    assert up.process is not None
+    os.close(writer)
+    os.close(reader)
+    up.process.send_signal(signal.SIGHUP)
+    assert up.process.wait(60) == 0
+    assert up.processes() == []
+
+
 def test_a_part_that_dies_for_good_stops_everything_with_one_sentence(up: Up) -> None:
     up.process = up.command(NANOCHAT_DATABASE_URL="sqlite:////no/such/directory/nanochat.db")
     assert up.process.wait(90) == 1
