@@ -105,3 +105,12 @@ def test_an_unknown_task_names_the_nearest_and_a_missing_file_is_a_data_error(tm
         parse(" , ", tmp_path)
     with pytest.raises(DataError, match="does not exist"):
         parse("not/there.jsonl", tmp_path)
+
+
+def test_some_conversations_go_on_and_no_dialogue_is_lost() -> None:
+    joined = draw(ALL, [], 1000, seed=1, multi_turn=0.3)
+    lengths = [len(conversation) // 2 for conversation in joined]
+    assert sum(lengths) == 1000
+    assert 600 < len(joined) < 800 and max(lengths) >= 3
+    roles = {tuple(message["role"] for message in conversation[:4]) for conversation in joined}
+    assert roles == {("user", "assistant"), ("user", "assistant", "user", "assistant")}
