@@ -37,7 +37,7 @@ def parse(names: str, base: Path) -> tuple[list[Task], list[Path]]:
 def draw(
     tasks: Sequence[Task], files: Sequence[Path], count: int, seed: int, multi_turn: float = 0.0
 ) -> list[Conversation]:
-    """`count` dialogues from the tasks by their shares, and the conversations of the files. One seed, one list.
+    """`count` dialogues from the tasks by their shares, and those of the files. One seed, one list.
 
     `multi_turn`: the probability that a dialogue goes on with the next one in the same conversation.
     """
