@@ -37,7 +37,7 @@ test: ## lint, types, the dashboard's build and all tests: what CI runs
 	@$(MAKE) --no-print-directory lint types
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory web; \
 	else echo "web: no node here, so the built dashboard is not compared with its source"; fi
-	@COVERAGE_PROCESS_START=pyproject.toml $(BIN)/pytest -n 2 --cov --cov-report=term:skip-covered
+	@$(BIN)/pytest -n 2 --cov --cov-report=term:skip-covered
 
 test-fast: ## all tests but those in a browser
 	@echo "test-fast: all but the tests in a browser"
