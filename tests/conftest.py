@@ -7,6 +7,10 @@
 from __future__ import annotations
 
 import os
+
+# tests share the cores: two torch threads that wait for each other collapse beside another process
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything imports torch
+
 from collections.abc import Iterator
 from pathlib import Path
 
