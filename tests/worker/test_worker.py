@@ -122,14 +122,14 @@ def test_a_killed_work_horse_is_reported_and_the_run_goes_on(
 ) -> None:
     worker = start_worker()
     tokenizer = post(service, stage="tokenizer", overrides={"data": str(prose), "vocab_size": 300})
-    overrides = {**TINY, "data": str(prose), "num_iterations": 600, "save_every": 20}
+    overrides = {**TINY, "data": str(prose), "num_iterations": 150, "save_every": 20}
     base = post(service, stage="base", config="debug_cpu", parent=tokenizer, overrides=overrides)
     eventually(lambda: (run(service, base)["step"] or 0) >= 25, 90)
     slot = next(p for p in psutil.Process(worker.pid).children() if "worker.slot" in " ".join(p.cmdline()))
     for horse in slot.children():
         horse.kill()
     final = ended(service, base)
-    assert (final["state"], final["attempt"], final["step"]) == ("succeeded", 2, 600), final
+    assert (final["state"], final["attempt"], final["step"]) == ("succeeded", 2, 150), final
     first = service.client.get(f"/runs/{base}/attempts").json()["items"]
     assert {attempt["reason"] for attempt in first} == {"killed_signal", None}
 
@@ -184,14 +184,14 @@ def test_a_worker_that_comes_back_after_kill_9_proves_its_attempts_dead(
 ) -> None:
     worker = start_worker()
     tokenizer = post(service, stage="tokenizer", overrides={"data": str(prose), "vocab_size": 300})
-    overrides = {**TINY, "data": str(prose), "num_iterations": 600, "save_every": 20}
+    overrides = {**TINY, "data": str(prose), "num_iterations": 150, "save_every": 20}
     base = post(service, stage="base", config="debug_cpu", parent=tokenizer, overrides=overrides)
     eventually(lambda: (run(service, base)["step"] or 0) >= 25, 90)
     os.killpg(worker.pid, signal.SIGKILL)
     start_worker()
     final = ended(service, base)
-    assert (final["state"], final["step"]) == ("succeeded", 600), final
+    assert (final["state"], final["step"]) == ("succeeded", 150), final
     losses = service.client.get(f"/runs/{base}/metrics", params={"keys": "train/loss"}).json()["series"][0][
         "x"
     ]
-    assert losses == list(range(1, 601))
+    assert losses == list(range(1, 151))
