@@ -15,6 +15,9 @@ from nanochat.tokenizer import Tokenizer
 
 Row = tuple[list[int], list[int]]  # ids, mask (1: a token to learn)
 Plan = list[list[list[Row]]]  # steps → micro-batches over all ranks → rows
+#: lengths are rounded up to this: every new shape of a matrix product costs a CPU's kernel library time to
+#: prepare and memory to keep (LOG 2026-11-24: 2 GB a rank without, see there)
+LENGTH_UNIT = 16
 WINDOW_STEPS = 32  # rows of this many steps are sorted by length together
 
 
@@ -46,9 +49,15 @@ def make_plan(rows: Sequence[Row], *, micro: int, per_step: int, seed: int) -> P
     return plan
 
 
-def collate(rows: Sequence[Row], tokenizer: Tokenizer, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Inputs and targets (B, T), padded on the right; -1 where nothing is to be learned."""
-    length = max(len(ids) for ids, _ in rows) - 1
+def collate(
+    rows: Sequence[Row], tokenizer: Tokenizer, device: torch.device, context: int
+) -> tuple[Tensor, Tensor]:
+    """Inputs and targets (B, T), padded on the right; -1 where nothing is to be learned.
+
+    T is a multiple of LENGTH_UNIT as far as the model's `context` allows. No row is longer than that.
+    """
+    longest = max(len(ids) for ids, _ in rows) - 1
+    length = min(context, -(-longest // LENGTH_UNIT) * LENGTH_UNIT)
     x_BT = torch.full((len(rows), length), tokenizer.special("<|assistant_end|>"))
     y_BT = torch.full((len(rows), length), -1)
     for row, (ids, mask) in enumerate(rows):

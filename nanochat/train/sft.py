@@ -33,6 +33,7 @@ from nanochat.train.batches import Plan, Row, collate, learnable_rows, make_plan
 from nanochat.train.loop import Progress, Trainer, checkpoint_to_resume, make_optimizer
 
 VAL_PROBLEMS = 64  # per task
+LEARNED_UNIT = 64  # see batches.LENGTH_UNIT
 
 
 def run(cfg: SftConfig) -> None:
@@ -116,6 +117,7 @@ def prepare(cfg: SftConfig, world: World) -> tuple[Trainer, Path | None]:
 def train(trainer: Trainer, cfg: SftConfig, mixture: Mixture, resumed: Path | None) -> None:
     """The loop. The learning rate falls linearly from `init_lr_frac` to 0."""
     world, model, optimizer, progress = trainer.world, trainer.model, trainer.optimizer, trainer.progress
+    context = model.cos_TR.size(0)
     per_epoch = len(mixture.plan(0))
     trainer.steps = cfg.num_iterations if cfg.num_iterations > 0 else per_epoch * cfg.num_epochs
     validation = mixture.validation()
@@ -129,7 +131,7 @@ def train(trainer: Trainer, cfg: SftConfig, mixture: Mixture, resumed: Path | No
         nats = torch.zeros((), device=world.device)
         optimizer.zero()
         for rows in micro_batches:
-            x_BT, y_BT = collate(rows[world.rank :: world.size], trainer.tokenizer, world.device)
+            x_BT, y_BT = collate(rows[world.rank :: world.size], trainer.tokenizer, world.device, context)
             micro_nats = answer_nats(model, x_BT, y_BT)
             # gradients are averaged over ranks: × size makes the average a sum
             torch.autograd.backward(micro_nats * (world.size / learned))
@@ -149,10 +151,16 @@ def train(trainer: Trainer, cfg: SftConfig, mixture: Mixture, resumed: Path | No
 
 
 def answer_nats(model: GPT, x_BT: Tensor, y_BT: Tensor) -> Tensor:
-    """Cross-entropy summed over the learned tokens; logits are computed for those only."""
-    keep_BT = y_BT >= 0
-    logits_NV = model.logits(model.hidden(x_BT)[keep_BT])
-    return F.cross_entropy(logits_NV, y_BT[keep_BT], reduction="sum")
+    """Cross-entropy summed over the learned tokens; logits are computed for those only.
+
+    Their number is rounded up (the rest counts for nothing), so that few shapes occur.
+    """
+    kept_N = (y_BT.flatten() >= 0).nonzero().squeeze(1)
+    targets_N = y_BT.flatten()[kept_N]
+    missing = -kept_N.numel() % LEARNED_UNIT
+    kept_N, targets_N = F.pad(kept_N, (0, missing)), F.pad(targets_N, (0, missing), value=-1)
+    logits_NV = model.logits(model.hidden(x_BT).flatten(0, 1)[kept_N])
+    return F.cross_entropy(logits_NV, targets_N, ignore_index=-1, reduction="sum")
 
 
 @torch.no_grad()
@@ -168,7 +176,7 @@ def validate(trainer: Trainer, cfg: SftConfig, rows: list[Row]) -> None:
         : cfg.eval_steps * world.size
     ]
     for batch in batches[world.rank :: world.size]:
-        x_BT, y_BT = collate(batch, trainer.tokenizer, world.device)
+        x_BT, y_BT = collate(batch, trainer.tokenizer, world.device, trainer.model.cos_TR.size(0))
         nats += float(answer_nats(trainer.model, x_BT, y_BT))
         tokens += float((y_BT >= 0).sum())
     trainer.model.train()

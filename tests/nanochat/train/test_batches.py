@@ -50,7 +50,10 @@ def test_a_conversation_cut_before_its_answer_is_left_out() -> None:
 
 
 def test_targets_are_the_next_tokens_and_minus_one_elsewhere() -> None:
-    x, y = collate([([5, 6, 7, 8], [0, 0, 1, 1]), ([5, 9], [0, 1])], TOKENIZER, torch.device("cpu"))
+    rows = [([5, 6, 7, 8], [0, 0, 1, 1]), ([5, 9], [0, 1])]
+    x, y = collate(rows, TOKENIZER, torch.device("cpu"), 3)
+    wide, _ = collate(rows, TOKENIZER, torch.device("cpu"), 256)
+    assert wide.shape == (2, 16)
     end = TOKENIZER.special("<|assistant_end|>")
     assert x.tolist() == [[5, 6, 7], [5, end, end]]
     assert y.tolist() == [[-1, 7, 8], [9, -1, -1]]
