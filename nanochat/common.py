@@ -171,7 +171,7 @@ class World:
             signal.signal(number, handler)
         # after a failure the others may never arrive; leaving without a goodbye ends them too
         if dist.is_initialized() and not self._failed:
-            dist.barrier()  # without it one exit in four aborts: gloo's threads outlive the group
+            dist.barrier()  # the first to leave takes the store with it
             dist.destroy_process_group()
         self.events.close()
         if self._tee is not None:
@@ -200,17 +200,20 @@ class World:
                 print(f"{prefix}{''.join(traceback.format_exception(error))}", file=sys.stderr, flush=True)
             self.fail(error)
         self.close()
-        if error is not None and self.size > 1 and not isinstance(error, SystemExit):
-            # no clean-up by the interpreter: it could wait for collectives that never finish
+        if self.size > 1 and not isinstance(error, SystemExit):
+            # no clean-up by the interpreter: after a failure it could wait for collectives that never
+            # finish, after success one of gloo's threads may still run, and that aborts the process
             sys.stdout.flush()
-            os._exit(1)
+            sys.stderr.flush()
+            os._exit(0 if error is None else 1)
 
 
 def setup_training(config: StageConfig | None = None, *, name: str = "") -> World:
     """Make this process a rank: device, compute type, seeds, process group, logs, signal handlers.
 
     Without a config the defaults of every stage hold (seed 42, device and dtype auto). `name` goes
-    into the log's file name when the config has no `run`.
+    into the log's file name when the config has no `run`. As a context manager it ends the process
+    when it is left by one of several ranks: put nothing after it.
     """
     config = config or StageConfig()
     try:

@@ -30,7 +30,7 @@ def main() -> int:
 
     torch.set_num_threads(args.threads or max(1, (os.cpu_count() or 2) - 1))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    # float32 on CPUs: exact, and for models this small as quick as bfloat16 (see docs/LOG.md)
+    # float32 on CPUs: there a request gets the same tokens alone or in a batch
     quick = args.dtype == "bfloat16" or (args.dtype == "auto" and device.type == "cuda")
     try:
         model, tokenizer, _ = load_model(args.checkpoint, device, torch.bfloat16 if quick else torch.float32)

@@ -145,7 +145,7 @@ class Engine:
             token = sequence.forced.popleft()
         else:
             token = choose(logits_V, request.sampling, len(sequence.tokens))
-        if token in self._ends and not tool:
+        if token in self._ends:  # also inside a tool call; forced tokens are none of these
             return [self._finish(slot, request, "stop")]
         sequence.tokens.append(token)
         sequence.made += 1
@@ -176,7 +176,7 @@ class Engine:
             return True
         if sequence.expression is not None:
             sequence.expression.append(token)
-            if len(sequence.expression) > MAX_TOOL_TOKENS or token in self._ends:
+            if len(sequence.expression) > MAX_TOOL_TOKENS:
                 sequence.expression = None  # no call after all: go on as if it were text
             return True
         return False

@@ -67,10 +67,14 @@ class EngineServer:
                 self._post([out for output in self.engine.step() for out in self._say(output)])
 
     def _read(self) -> None:
-        with self._connection.makefile("rb") as lines:
-            for line in lines:
-                self._inbox.put(json.loads(line))
-        self._inbox.put(None)
+        try:
+            with self._connection.makefile("rb") as lines:
+                for line in lines:
+                    self._inbox.put(json.loads(line))
+        except OSError:
+            pass  # the parent was killed with frames of ours unread
+        finally:
+            self._inbox.put(None)
 
     def _drain(self) -> Iterator[Frame | None]:
         """What has arrived; waits when there is nothing else to do."""

@@ -40,11 +40,13 @@ class EngineProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._reading: asyncio.Task[None] | None = None
+        self._ready = False
         self.dead = False
 
     @property
     def busy(self) -> bool:
-        return bool(self._inboxes)
+        """Loading or answering: not to be unloaded."""
+        return bool(self._inboxes) or not (self._ready or self.dead)
 
     async def start(self) -> None:
         """Start the process and wait until the model is loaded. Raises OpenAIError when it does not load."""
@@ -69,13 +71,15 @@ class EngineProcess:
                 await asyncio.wait((connected, ended), timeout=START_S, return_when=asyncio.FIRST_COMPLETED)
                 ended.cancel()
                 if not connected.done():
-                    raise OpenAIError(
-                        500, "The model did not load; the server's log says why.", code="model_load_failed"
-                    )
+                    raise _not_loaded()
                 reader, self._writer = connected.result()
                 ready = orjson.loads(await asyncio.wait_for(reader.readline(), START_S))
                 self.context = ready["context"]
+                self._ready, self.last_used = True, time.monotonic()
                 self._reading = asyncio.create_task(self._read(reader))
+            except (ValueError, KeyError, TimeoutError, ConnectionError):  # it died between hello and ready
+                await self.close()
+                raise _not_loaded() from None
             except BaseException:
                 await self.close()
                 raise
@@ -174,3 +178,7 @@ class EngineProcess:
     def _drop(self) -> None:
         for inbox in self._inboxes.values():
             inbox.put_nowait(None)
+
+
+def _not_loaded() -> OpenAIError:
+    return OpenAIError(500, "The model did not load; the server's log says why.", code="model_load_failed")

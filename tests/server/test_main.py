@@ -97,15 +97,9 @@ def test_a_database_newer_than_the_code_is_one_sentence(tmp_path: Path, sqlite_t
     assert "9999" in ended.stderr and ended.stderr.count("\n") == 1
 
 
-def test_importing_the_app_is_quick_and_loads_no_torch(tmp_path: Path) -> None:
-    code = (
-        "import sys, time; started = time.perf_counter(); import server.app; "
-        "print(time.perf_counter() - started, [m for m in ('torch', 'numpy') if m in sys.modules])"
-    )
-    times = []
-    for _ in range(3):  # the machine is shared: the best of three is what the code costs
-        ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-        seconds, _, loaded = ended.stdout.strip().partition(" ")
-        assert loaded == "[]", ended.stdout + ended.stderr
-        times.append(float(seconds))
-    assert min(times) < 1.0, times
+def test_importing_the_app_loads_nothing_heavy(tmp_path: Path) -> None:
+    """How long it takes is `make bench`'s to say; each of these would add a tenth of a second or more."""
+    heavy = ("torch", "numpy", "pyarrow", "alembic", "openai", "typer", "tokenizers", "nanochat.gpt")
+    code = f"import sys, server.app; print([name for name in {heavy} if name in sys.modules])"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert ended.stdout.strip() == "[]", ended.stdout + ended.stderr

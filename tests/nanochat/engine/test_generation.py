@@ -194,6 +194,13 @@ def test_the_calculator_answers_inside_the_generation(monkeypatch: pytest.Monkey
     assert outputs[-1].finish == "stop"
 
 
+def test_an_end_inside_a_tool_call_ends_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = iter([TOKENIZER.special("<|python_start|>"), 49, TOKENIZER.special("<|assistant_end|>")])
+    monkeypatch.setattr("nanochat.engine.engine.choose", lambda *_: next(script))
+    (answer,) = generate_batch(MODEL, TOKENIZER, PROMPTS[:1], max_new_tokens=20)
+    assert answer == [TOKENIZER.special("<|python_start|>"), 49]
+
+
 def test_tokens_that_are_not_the_assistants_are_never_said() -> None:
     model = tiny_model()
     with torch.no_grad():  # as likely as can be

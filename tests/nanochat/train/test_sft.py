@@ -36,7 +36,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 @pytest.fixture(scope="module")
 def tuned(home: Home) -> Path:
-    attempt = home.run("scripts.chat_sft", {**SFT, "eval_every": 3}, run="tuned")
+    attempt = home.run("scripts.chat_sft", {**SFT, "eval_every": 3, "num_iterations": 6}, run="tuned")
     assert attempt.code == 0, attempt.log
     return home.base / "chatsft_checkpoints" / "tuned" / "step_000006"
 
@@ -44,7 +44,7 @@ def tuned(home: Home) -> Path:
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_after_kill_9_fine_tuning_goes_on_with_the_same_losses(home: Home, ranks: int) -> None:
     config = {**SFT, "task_examples": 160, "save_every": 3, "resume_from": "auto", "processes": ranks}
-    config |= {"num_iterations": 14}  # more than one epoch of ten steps
+    config |= {"num_iterations": 14}  # more than one epoch
     whole = home.run("scripts.chat_sft", config, run=f"whole{ranks}", ranks=ranks)
     assert whole.code == 0, whole.log
     expected = whole.losses()

@@ -190,6 +190,6 @@ def test_priority_decides_who_is_first(service: Service) -> None:
     worker = FakeWorker(service, slots=1)
     first = worker.claim()
     assert first["run_id"] == high["id"]
-    assert eventually(lambda: run_of(service, low["id"])["blocked"])["code"] == "no_free_slot"
+    assert eventually(lambda: run_of(service, low["id"])["blocked"]["code"] == "no_free_slot")
     worker.finish(first)
     assert worker.claim()["run_id"] == low["id"]
