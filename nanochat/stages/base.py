@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from nanochat.stages.spec import Input, Problem, Stage
@@ -67,6 +69,8 @@ class BaseConfig(OptimizerConfig):
     """Examples per CORE task; ≤ 0: all."""
     activation_checkpoint: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    packing: Literal["stream", "bos"] = "stream"
+    """Rows cut from one stream of documents (every token is used), or rows that begin with a document."""
     use_dummy_wandb: bool = True
     """True: no Weights & Biases logging."""
     data: str = "pydocs"

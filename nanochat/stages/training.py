@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from nanochat.stages.spec import Problem, StageConfig
@@ -20,6 +22,16 @@ class OptimizerConfig(StageConfig):
     """Decoupled weight decay of the AdamW groups."""
     save_every: int = Field(default=-1, ge=-1)
     """Optimizer steps between checkpoints; ≤ 0: only the last step (and a stop) saves."""
+    keep_last: int = Field(default=3, ge=0)
+    """Newest checkpoints that stay on disk; 0: all."""
+    keep_every: int = Field(default=0, ge=0)
+    """Checkpoints at multiples of this many steps stay too; 0: none."""
+    keep_best: str = Field(default="", pattern=r"^[a-z0-9_/@]*$", max_length=64)
+    """Metric whose lowest value keeps its checkpoint, e.g. val/bpb; empty: none."""
+    spike_nats: float = Field(default=3.0, ge=0)
+    """Rise of the loss above its moving average from which a step is skipped; 0: only NaN and infinity."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile; auto: when the run is long enough to win the compilation's time back."""
     resume_from: str = ""
     """Checkpoint to go on from: a path, a step, or auto (the newest of this tag, if any)."""
     model_tag: str = Field(default="", pattern=r"^([a-z0-9][a-z0-9._-]{0,63})?$")

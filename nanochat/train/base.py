@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,23 +11,27 @@ import torch
 
 from nanochat.artefacts import newest, reference
 from nanochat.checkpoint import load_model
-from nanochat.common import World, setup_training
+from nanochat.common import World, cores, setup_training
 from nanochat.configurator import ConfigError
 from nanochat.dataset import ensure
 from nanochat.errors import DataError
 from nanochat.evals.bpb import bits_per_byte
 from nanochat.gpt import GPT, GPTConfig
-from nanochat.loader import Loader, Position, position_of_rank
+from nanochat.loader import Loader
 from nanochat.locks import file_lock
+from nanochat.loss import head_loss
 from nanochat.paths import find_artefact, stage_dir
 from nanochat.schedule import muon_momentum, training_steps, warmup_stable_decay
 from nanochat.stages import Problem
 from nanochat.stages.base import BaseConfig
 from nanochat.stages.tokenizer import TokenizerConfig
 from nanochat.tokenizer import Tokenizer
+from nanochat.tokens import TokenStream
 from nanochat.train import tokenizer as tokenizer_stage
-from nanochat.train.loop import Progress, Trainer, checkpoint_to_resume, make_optimizer
+from nanochat.train.loop import Progress, Trainer, Update, checkpoint_to_resume, make_optimizer
 from nanochat.train.samples import sample
+
+MAX_HALVINGS = 3
 
 
 def run(cfg: BaseConfig) -> None:
@@ -37,8 +40,8 @@ def run(cfg: BaseConfig) -> None:
         world.phase("data")
         corpus = ensure(cfg.data, world.base, say=world.say)
         place = tokenizer_place(cfg, world, corpus)
-        trainer, position, resumed = prepare(cfg, world, Tokenizer.load(place), place)
-        train(trainer, cfg, corpus, position, resumed)
+        trainer, data, resumed = prepare(cfg, world, Tokenizer.load(place), place)
+        train(trainer, cfg, corpus, data, resumed)
 
 
 def default_vocab_size(depth: int) -> int:
@@ -66,17 +69,16 @@ def tokenizer_place(cfg: BaseConfig, world: World, corpus: Path) -> Path:
 
 def prepare(
     cfg: BaseConfig, world: World, tokenizer: Tokenizer, place: Path
-) -> tuple[Trainer, Position | None, Path | None]:
-    """Model and optimizer, new or resumed; where this rank's data goes on; what was resumed."""
+) -> tuple[Trainer, dict[str, Any], Path | None]:
+    """Model and optimizer, new or resumed; where the data goes on; what was resumed."""
     tag = cfg.model_tag or world.run_id or f"d{cfg.depth}"
     resumed = world.agree(checkpoint_to_resume(cfg, world, "base", tag))
-    progress, position = Progress(), None
+    progress, data = Progress(), {"row": 0, "lengths": []}
     meta: dict[str, Any] = {"parent": None}
     if resumed:
         model, tokenizer, old = load_model(resumed, world.device, world.dtype)
         _check_sizes(cfg, model, resumed)
-        progress = Progress(**old["progress"])
-        position = position_of_rank([rank["loader"] for rank in old["ranks"]], world.rank, world.size)
+        progress, data = Progress(**old["progress"]), old["data"]
         meta |= {"tokenizer": old["tokenizer"], "resumed_from": reference(resumed, world.base)}
     else:
         meta["tokenizer"] = reference(place, world.base)
@@ -95,42 +97,43 @@ def prepare(
         total_batch_tokens=cfg.total_batch_size,
     )
     optimizer = make_optimizer(model, cfg, resumed)
-    return (
-        Trainer(world, cfg, "base", tag, steps, model, tokenizer, optimizer, meta, progress),
-        position,
-        resumed,
-    )
+    return Trainer(world, cfg, "base", tag, steps, model, tokenizer, optimizer, meta, progress), data, resumed
 
 
 def train(
-    trainer: Trainer, cfg: BaseConfig, corpus: Path, position: Position | None, resumed: Path | None
+    trainer: Trainer, cfg: BaseConfig, corpus: Path, data: dict[str, Any], resumed: Path | None
 ) -> None:
     """The loop. A checkpoint is saved before anything is evaluated."""
-    world, model, optimizer, progress = trainer.world, trainer.model, trainer.optimizer, trainer.progress
-    accumulation = cfg.total_batch_size // (cfg.device_batch_size * cfg.max_seq_len * world.size)
-    loader = _loader(trainer, cfg, corpus, "train", position)
-    loss_of = compiled(model)
+    world, progress = trainer.world, trainer.progress
+    B = cfg.device_batch_size >> progress.halvings  # a resume need not run out of memory once more
+    accumulation = cfg.total_batch_size // (B * cfg.max_seq_len * world.size)
+    packed = cfg.packing == "bos"
+    stream = _stream(
+        trainer, cfg, corpus, "train", row=cfg.max_seq_len + 1 if packed else 0, lengths=data["lengths"]
+    )
+    row = int(data["row"])
+    loader = _loader(trainer, cfg, stream, B, row, packed=packed)
     _warn_of_what_is_missing(cfg, world)
-    trainer.begin(resumed)
+    trainer.begin(resumed, cfg.total_batch_size)
     while trainer.running():
-        started = time.monotonic()
-        loss = torch.zeros((), device=world.device)
-        optimizer.zero()
-        for _ in range(accumulation):
-            micro_loss = loss_of(*loader.next()) / accumulation
-            torch.autograd.backward(micro_loss)
-            loss += micro_loss.detach()
-        world.mean_(optimizer.flat)
-        norm = optimizer.clip(cfg.grad_clip)
-        scale = warmup_stable_decay(
+        lr_scale = warmup_stable_decay(
             progress.step, trainer.steps, cfg.warmup_ratio, cfg.warmdown_ratio, cfg.final_lr_frac
         )
-        optimizer.step(scale, muon_momentum(progress.step))
-        total, stops = world.sum(float(loss), world.stop)
-        trainer.stopped = stops > 0
-        trainer.after_step(total / world.size, cfg.total_batch_size, time.monotonic() - started, norm, scale)
+        share = 1 / (accumulation * B * cfg.max_seq_len)
+        result = trainer.update(
+            [partial(micro_loss, trainer.model, loader, share)] * accumulation,
+            tokens=cfg.total_batch_size,
+            lr_scale=lr_scale,
+            momentum=muon_momentum(progress.step),
+            clip=cfg.grad_clip,
+        )
+        if result is Update.OUT_OF_MEMORY:
+            B, accumulation = halve(trainer, B, accumulation)
+            loader = _loader(trainer, cfg, stream, B, row, packed=packed)  # the same rows once more
+            continue
+        row = loader.row
         if trainer.stopped or progress.step == trainer.steps or trainer.due(cfg.save_every):
-            trainer.save(loader=loader.position.to_dict())
+            trainer.save(data={"row": row, "lengths": stream.lengths})
         if trainer.due(cfg.eval_every):
             validate(trainer, cfg, corpus)
         if trainer.due(cfg.sample_every):
@@ -138,38 +141,71 @@ def train(
     trainer.end()
 
 
-def validate(trainer: Trainer, cfg: BaseConfig, corpus: Path) -> float:
-    """Bits per byte on the first `eval_tokens` of the validation shard."""
-    world = trainer.world
-    token_bytes_V = torch.from_numpy(trainer.tokenizer.token_bytes).to(world.device)
-    count = max(1, cfg.eval_tokens // (cfg.device_batch_size * cfg.max_seq_len * world.size))
-    bpb = bits_per_byte(
-        trainer.model, _loader(trainer, cfg, corpus, "val", None), count, token_bytes_V, world
+def micro_loss(model: GPT, loader: Loader, share: float) -> torch.Tensor:
+    """`share` times the summed loss of a micro-batch; the head's gradient is already in its place."""
+    x_BT, y_BT = loader.next()
+    x_ND = model.hidden(x_BT).flatten(0, 1)
+    head_VD = model.lm_head.weight
+    weights_N = torch.full((x_ND.size(0),), share, device=x_ND.device)
+    return head_loss(x_ND, head_VD, y_BT.flatten(), weights_N, grad_VD=head_VD.grad)
+
+
+def halve(trainer: Trainer, B: int, accumulation: int) -> tuple[int, int]:
+    """Half the rows at a time, twice as often: the same global batch. Raises OutOfMemoryError at the end."""
+    progress = trainer.progress
+    if B % 2 or progress.halvings >= MAX_HALVINGS:
+        raise torch.OutOfMemoryError(
+            f"out of memory with device_batch_size {B} after {progress.halvings} halvings: "
+            "use a smaller depth or max_seq_len, or activation_checkpoint"
+        )
+    progress.halvings += 1
+    trainer.world.warn(
+        f"out of memory at step {progress.step + 1}: going on with device_batch_size {B // 2} and "
+        f"{accumulation * 2} micro-batches a step, the same total batch",
+        progress.step,
     )
+    return B // 2, accumulation * 2
+
+
+def validate(trainer: Trainer, cfg: BaseConfig, corpus: Path) -> float:
+    """Bits per byte on the first `eval_tokens` of the validation shard, each token once at most."""
+    world = trainer.world
+    trainer.settle()  # the checkpoint is safe before anything else can fail
+    token_bytes_V = torch.from_numpy(trainer.tokenizer.token_bytes).to(world.device)
+    stream = _stream(trainer, cfg, corpus, "val")
+    B = cfg.device_batch_size >> trainer.progress.halvings
+    unit = B * cfg.max_seq_len * world.size
+    count = max(1, min(cfg.eval_tokens, stream.total()) // unit)
+    loader = _loader(trainer, cfg, stream, B)
+    bpb = bits_per_byte(trainer.model, loader, count, token_bytes_V, world)
     trainer.report("val/bpb", bpb, "bits per byte on validation text")
     return bpb
 
 
-def compiled(model: GPT) -> Callable[..., torch.Tensor]:
-    """The model, through torch.compile when NANOCHAT_COMPILE=1."""
-    if os.environ.get("NANOCHAT_COMPILE") == "1":
-        return torch.compile(model, dynamic=False)
-    return model
+def _stream(
+    trainer: Trainer,
+    cfg: BaseConfig,
+    corpus: Path,
+    split: Literal["train", "val"],
+    row: int = 0,
+    lengths: Sequence[int] = (),
+) -> TokenStream:
+    threads = max(1, min(4, cores() // trainer.world.local_size - 1))
+    return TokenStream(corpus, trainer.tokenizer, split=split, row=row, lengths=lengths, threads=threads)
 
 
 def _loader(
-    trainer: Trainer, cfg: BaseConfig, corpus: Path, split: Literal["train", "val"], position: Position | None
+    trainer: Trainer, cfg: BaseConfig, stream: TokenStream, B: int, row: int = 0, packed: bool = False
 ) -> Loader:
     world = trainer.world
     return Loader(
-        corpus,
-        trainer.tokenizer,
-        split=split,
-        batch=cfg.device_batch_size,
+        stream,
+        batch=B,
         seq_len=cfg.max_seq_len,
+        row=row,
         rank=world.rank,
         size=world.size,
-        position=position,
+        packed=packed,
         device=world.device,
     )
 

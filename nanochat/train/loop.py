@@ -1,15 +1,22 @@
-"""What the training stages share: saving, stopping, metric events and the lines a person reads."""
+"""What the training stages share: one optimizer step, saving, stopping, events and lines for people."""
 
 from __future__ import annotations
 
+import enum
+import gc
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nanochat.artefacts import checkpoint_in
+import torch
+from torch import Tensor
+
+from nanochat import compiling
+from nanochat.artefacts import checkpoint_in, relative
 from nanochat.checkpoint import (
     BrokenCheckpoint,
     Saved,
@@ -19,17 +26,29 @@ from nanochat.checkpoint import (
     save_checkpoint,
     verify,
 )
-from nanochat.common import World
+from nanochat.common import World, has_bfloat16
 from nanochat.errors import DataError, NanLoss
 from nanochat.gpt import GPT
+from nanochat.hardware import find_gpu
 from nanochat.optim import Optimizer
 from nanochat.paths import find_artefact, stage_dir, step_dir
 from nanochat.stages.training import OptimizerConfig
 from nanochat.tokenizer import Tokenizer
+from nanochat.train.saver import Finished, Keep, Saver, own_copies
 from nanochat.train.tokenizer import emit_checkpoint
 
 PRINT_EVERY_S = 1.0
 SMOOTHING = 0.9
+SETTLED_STEPS = 20  # before that the loss falls too fast to tell a spike
+BAD_IN_A_ROW = 5  # bad steps one after another that end a run
+
+
+class Update(enum.Enum):
+    """How one optimizer step ended."""
+
+    DONE = "done"
+    SKIPPED = "skipped"  # loss or gradient were no good: no weight has changed
+    OUT_OF_MEMORY = "out of memory"  # on some rank: no weight has changed, the data was not used
 
 
 @dataclass
@@ -40,11 +59,14 @@ class Progress:
     tokens: int = 0
     smooth_loss: float = 0.0
     seconds: float = 0.0
+    skipped: int = 0
+    bad_in_a_row: int = 0
+    halvings: int = 0
 
     @property
     def loss(self) -> float:
         """Moving average of the training loss, without the bias towards its start at 0."""
-        return self.smooth_loss / (1 - SMOOTHING ** max(1, self.step))
+        return self.smooth_loss / (1 - SMOOTHING ** max(1, self.step - self.skipped))
 
 
 @dataclass
@@ -64,20 +86,34 @@ class Trainer:
     metrics: dict[str, float] = field(default_factory=dict)
     stopped: bool = False
     _printed_s: float = -math.inf
+    _step_s: float = 0.0
     _saved: Saved | None = None
     _saved_step: int = -1
-    _first_step: int = 0
+    _saving_step: int = -1
 
-    def begin(self, resumed: Path | None) -> None:
-        """Say what is about to be trained."""
+    def __post_init__(self) -> None:
+        keep = Keep(self.cfg.keep_last, self.cfg.keep_every, self.cfg.keep_best)
+        self._saver = Saver(stage_dir(self.world.base, self.stage) / self.tag, keep)
+        self._peak_flops = _peak_flops(self.world)
+
+    def begin(self, resumed: Path | None, tokens_per_step: int) -> None:
+        """Say what is about to be trained; compile when that is worth it."""
         world, model, progress = self.world, self.model, self.progress
-        self._first_step = progress.step
         world.phase("resume" if resumed else "train", progress.step, steps=self.steps)
         world.say(
             f"{self.stage} {self.tag}: {model.num_params():,} parameters, "
             f"{model.flops_per_token() / 1e6:.1f} MFLOP per token, {self.steps} steps, "
             f"{world.size} rank(s) on {world.device.type}, {str(world.dtype).removeprefix('torch.')}"
         )
+        if world.is_master:
+            self._saver.clean()
+        flops = float(model.flops_per_token()) * tokens_per_step * (self.steps - progress.step)
+        if compiling.wanted(self.cfg.compile, flops, world.device.type):
+            if problem := compiling.switch_on(world.base / "compile_cache", world.device):
+                world.warn(problem)
+            else:
+                world.say("compiling the model: the first step takes longer")
+                compiling.compile_blocks(model.blocks)
         if resumed:
             world.say(f"going on from {resumed}, step {progress.step}")
             self._saved_step = progress.step
@@ -89,28 +125,104 @@ class Trainer:
         """Whether there is a next step to make."""
         return self.progress.step < self.steps and not self.stopped
 
-    def after_step(self, loss: float, tokens: int, dt_s: float, grad_norm: float, lr_scale: float) -> None:
-        """Count the step just made. Collective; sums are over all ranks, `loss` in nats per token.
+    def update(
+        self,
+        micro_losses: Sequence[Callable[[], Tensor]],
+        *,
+        tokens: int,
+        lr_scale: float,
+        momentum: float,
+        clip: float,
+    ) -> Update:
+        """One optimizer step. Collective.
 
-        Raises NanLoss.
+        The mean over the ranks of Σ micro_losses, each a scalar in nats, is the loss per token; `tokens`
+        are those of all ranks. When a rank runs out of memory it says so where all ranks meet anyway, so
+        none is left waiting. Raises NanLoss after BAD_IN_A_ROW bad steps.
         """
-        progress = self.progress
+        started = time.monotonic()
+        world, optimizer, progress = self.world, self.optimizer, self.progress
+        optimizer.zero()
+        loss = torch.zeros((), device=world.device)
+        failed = False
+        try:
+            for number, micro_loss in enumerate(micro_losses, 1):
+                micro = micro_loss()
+                if number == len(micro_losses) and world.device.type == "cuda":
+                    optimizer.overlap()
+                torch.autograd.backward(micro)
+                loss += micro.detach()
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            failed = True
+        if failed:  # only here, where the exception no longer holds the frames and their tensors
+            gc.collect()
+            if world.device.type == "cuda":
+                torch.cuda.empty_cache()
+        optimizer.reduce()
+        stats = torch.stack((loss / world.size, optimizer.square_norm())).double()
+        flags = torch.tensor((world.stop, failed), dtype=torch.float64, device=world.device)
+        mean_loss, square, stops, failures = world.sum_tensor(torch.cat((stats, flags)))
+        if failures:
+            return Update.OUT_OF_MEMORY
+        self.stopped = stops > 0
         progress.step += 1
+        norm = math.sqrt(square)
+        problem = self._problem(mean_loss, norm)
+        if problem:
+            self._skip(problem)
+        else:
+            progress.bad_in_a_row = 0
+            stepping = time.monotonic()
+            optimizer.clip(norm, clip)
+            optimizer.step(lr_scale, momentum)
+            self._step_s = time.monotonic() - stepping
+            progress.smooth_loss = SMOOTHING * progress.smooth_loss + (1 - SMOOTHING) * mean_loss
         progress.tokens += tokens
-        progress.seconds += dt_s
+        self._tell(mean_loss, norm, tokens, time.monotonic() - started, lr_scale)
+        return Update.SKIPPED if problem else Update.DONE
+
+    def _problem(self, loss: float, norm: float) -> str:
+        """Why this step must not change the weights; empty when it may."""
         if not math.isfinite(loss):
-            raise NanLoss(f"the loss is {loss} at step {progress.step}: lower the learning rates")
-        progress.smooth_loss = SMOOTHING * progress.smooth_loss + (1 - SMOOTHING) * loss
+            return f"the loss is {loss}"
+        if not math.isfinite(norm):
+            return f"the gradient's norm is {norm}"
+        limit, progress = self.cfg.spike_nats, self.progress
+        if limit > 0 and progress.step - progress.skipped > SETTLED_STEPS and loss > progress.loss + limit:
+            return f"the loss jumped from {progress.loss:.2f} to {loss:.2f}"
+        return ""
+
+    def _skip(self, problem: str) -> None:
+        progress = self.progress
+        progress.skipped += 1
+        progress.bad_in_a_row += 1
+        self.world.warn(f"{problem} at step {progress.step}: this step is skipped", progress.step)
+        self.world.events.metric(progress.step, train__skipped=progress.skipped)
+        if progress.bad_in_a_row >= BAD_IN_A_ROW:
+            raise NanLoss(
+                f"{problem} at step {progress.step}, after {BAD_IN_A_ROW - 1} other bad steps in a row: "
+                "lower the learning rates, or go on from an earlier checkpoint"
+            )
+
+    def _tell(self, loss: float, norm: float, tokens: int, dt_s: float, lr_scale: float) -> None:
+        progress = self.progress
+        progress.seconds += dt_s
         rate = tokens / dt_s
-        self.world.events.metric(
-            progress.step,
-            train__loss=loss,
-            train__grad_norm=grad_norm,
-            train__lrm=lr_scale,
-            train__dt_ms=dt_s * 1000,
-            train__tok_per_sec=rate,
-            train__tokens=progress.tokens,
-        )
+        values = {
+            "train/loss": loss,
+            "train/grad_norm": norm,
+            "train/lrm": lr_scale,
+            "train/dt_ms": dt_s * 1000,
+            "train/tok_per_sec": rate,
+            "train/tokens": progress.tokens,
+        }
+        if self.world.device.type == "cpu":  # a GPU works on behind the back of this clock
+            values["train/opt_ms"] = self._step_s * 1000
+        if self._peak_flops:
+            values["train/mfu"] = rate * self.model.flops_per_token() / self._peak_flops
+        self.world.events.emit("metric", step=progress.step, values=values)
         now = time.monotonic()
         if now - self._printed_s >= PRINT_EVERY_S or progress.step == self.steps:
             self._printed_s = now
@@ -119,6 +231,7 @@ class Trainer:
                 f"step {progress.step:>{len(str(self.steps))}}/{self.steps}  loss {loss:.4f}  "
                 f"smooth {progress.loss:.4f}  {rate:,.0f} tok/s  {dt_s * 1000:.0f} ms  {left_s:.0f} s left"
             )
+        self._saved_meanwhile(self._saver.poll())
 
     def due(self, every: int) -> bool:
         """Whether something done every `every` steps is due now: then, and after the last step."""
@@ -127,32 +240,49 @@ class Trainer:
         return self.progress.step % every == 0 or self.progress.step == self.steps
 
     def save(self, **state: Any) -> None:
-        """Checkpoint after the current step. Collective; `state` may differ per rank and is gathered."""
-        if self._saved_step == self.progress.step:
+        """Checkpoint after the current step, written in the background. Collective.
+
+        Training waits for copies only; a write that is still under way is waited for first.
+        """
+        if self._saving_step == self.progress.step:
             return
         world, progress = self.world, self.progress
-        ranks = world.gather(state)
-        if world.is_master:
-            metrics = {"train/loss": progress.loss, **self.metrics}
-            meta = {
-                **self.meta,
-                "stage": self.stage,
-                "step": progress.step,
-                "steps": self.steps,
-                "config": self.cfg.model_dump(mode="json"),
-                "metrics": metrics,
-                "progress": vars(progress),
-                "ranks": ranks,
-            }
-            place = step_dir(world.base, self.stage, self.tag, progress.step)
-            started = time.monotonic()
-            saved = save_checkpoint(place, self.model, self.tokenizer, meta, self.optimizer.state())
-            took_s = time.monotonic() - started
-            world.say(f"saved {saved.bytes / 1e6:.1f} MB in {took_s:.2f} s to {place}")
-            self._saved = saved
-            self._announce(saved, metrics)
-        self._saved_step = progress.step
-        world.barrier()
+        self._saving_step = progress.step
+        optimizer = self.optimizer.state()
+        if not world.is_master:
+            return
+        self._saved_meanwhile(self._saver.wait())
+        metrics = {"train/loss": progress.loss, **self.metrics}
+        meta = {
+            **self.meta,
+            **state,
+            "stage": self.stage,
+            "step": progress.step,
+            "steps": self.steps,
+            "config": self.cfg.model_dump(mode="json"),
+            "metrics": metrics,
+            "progress": dict(vars(progress)),
+        }
+        place = step_dir(world.base, self.stage, self.tag, progress.step)
+        copies, weights = own_copies(optimizer), own_copies(self.model.state_dict())
+        write = partial(save_checkpoint, place, self.model, self.tokenizer, meta, copies, weights=weights)
+        self._saver.start(progress.step, write)
+
+    def _saved_meanwhile(self, finished: list[Finished]) -> None:
+        """Tell of checkpoints that are on disk now."""
+        for one in finished:
+            self._saved, self._saved_step = one.saved, one.step
+            self.world.say(f"saved {one.saved.bytes / 1e6:.1f} MB in {one.seconds:.2f} s to {one.saved.path}")
+            self._announce(one.saved, read_meta(one.saved.path)["metrics"])
+            for place in one.removed:
+                self.world.say(f"removed {place} (keep_last)")
+                gone = relative(place, self.world.base)
+                self.world.events.emit("checkpoint", step=int(place.name[5:]), path=gone, removed=True)
+
+    def settle(self) -> None:
+        """Wait until no checkpoint is being written. Collective: afterwards all ranks may read it."""
+        self._saved_meanwhile(self._saver.wait())
+        self.world.barrier()
 
     def report(self, name: str, value: float, meaning: str) -> None:
         """A measurement after the current step; a checkpoint of this step is announced again with it."""
@@ -160,15 +290,18 @@ class Trainer:
         step = self.progress.step
         self.world.events.emit("metric", step=step, values={name: value})
         self.world.say(f"step {step}: {name} {value:.4f} ({meaning})")
-        if self._saved is not None and self._saved_step == step:
-            self._announce(self._saved, {"train/loss": self.progress.loss, **self.metrics})
+        if self.world.is_master and self._saving_step == step:
+            self._saved_meanwhile(self._saver.wait())
+            if self._saved is not None:
+                self._announce(self._saved, {"train/loss": self.progress.loss, **self.metrics})
 
     def _announce(self, saved: Saved, metrics: dict[str, float]) -> None:
         sizes = {**self.model.cfg.to_dict(), "params": self.model.num_params()}
         emit_checkpoint(self.world, saved, self.stage, self.progress.step, metrics, sizes)
 
     def end(self) -> None:
-        """The last event."""
+        """Wait for the last checkpoint, then the last event."""
+        self.settle()
         peak = max(self.world.gather(self.world.peak_bytes()))
         status = "stopped" if self.stopped else "succeeded"
         self.world.events.emit("metric", step=self.progress.step, values={"mem/peak_bytes": peak})
@@ -184,6 +317,7 @@ def make_optimizer(model: GPT, cfg: OptimizerConfig, resumed: Path | None) -> Op
         embedding_lr=cfg.embedding_lr,
         unembedding_lr=cfg.unembedding_lr,
         weight_decay=cfg.weight_decay,
+        ns_dtype=torch.bfloat16 if has_bfloat16(model.lm_head.weight.device) else torch.float32,
     )
     if resumed:
         try:
@@ -225,3 +359,16 @@ def checkpoint_to_resume(cfg: OptimizerConfig, world: World, stage: str, tag: st
 def _saved(directory: Path) -> Saved:
     size = sum(file.stat().st_size for file in directory.iterdir())
     return Saved(directory, size, verify(directory))
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether torch or the system had no memory left, on a GPU or in RAM."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def _peak_flops(world: World) -> float:
+    """bf16 FLOP/s of all ranks' GPUs together; 0 where it is unknown."""
+    if world.device.type != "cuda":
+        return 0.0
+    gpu = find_gpu(torch.cuda.get_device_name(world.device))
+    return gpu.bf16_flops * world.size if gpu else 0.0

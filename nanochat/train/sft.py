@@ -8,8 +8,8 @@ token of a step counts the same, on whichever rank and in whichever micro-batch 
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from nanochat.chat import render_conversation
 from nanochat.checkpoint import load_model, read_meta
 from nanochat.common import World, setup_training
 from nanochat.errors import DataError
-from nanochat.gpt import GPT
+from nanochat.loss import head_loss
 from nanochat.schedule import muon_momentum
 from nanochat.stages.sft import SftConfig
 from nanochat.tasks import Conversation
@@ -30,7 +30,7 @@ from nanochat.tasks.mixture import draw, parse
 from nanochat.tasks.task import dialogue
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.batches import Plan, Row, collate, learnable_rows, make_plan
-from nanochat.train.loop import Progress, Trainer, checkpoint_to_resume, make_optimizer
+from nanochat.train.loop import Progress, Trainer, Update, checkpoint_to_resume, make_optimizer
 
 VAL_PROBLEMS = 64  # per task
 LEARNED_UNIT = 64  # see batches.LENGTH_UNIT
@@ -116,33 +116,26 @@ def prepare(cfg: SftConfig, world: World) -> tuple[Trainer, Path | None]:
 
 def train(trainer: Trainer, cfg: SftConfig, mixture: Mixture, resumed: Path | None) -> None:
     """The loop. The learning rate falls linearly from `init_lr_frac` to 0."""
-    world, model, optimizer, progress = trainer.world, trainer.model, trainer.optimizer, trainer.progress
-    context = model.cos_TR.size(0)
+    world, progress = trainer.world, trainer.progress
     per_epoch = len(mixture.plan(0))
     trainer.steps = cfg.num_iterations if cfg.num_iterations > 0 else per_epoch * cfg.num_epochs
     validation = mixture.validation()
-    trainer.begin(resumed)
+    trainer.begin(resumed, 0)  # too many shapes to compile
     while trainer.running():
-        started = time.monotonic()
         epoch, at = divmod(progress.step, per_epoch)
         micro_batches = mixture.plan(epoch)[at]
         learned = sum(sum(mask[1:]) for rows in micro_batches for _, mask in rows)
-        seen = sum(len(ids) for rows in micro_batches for ids, _ in rows)
-        nats = torch.zeros((), device=world.device)
-        optimizer.zero()
-        for rows in micro_batches:
-            x_BT, y_BT = collate(rows[world.rank :: world.size], trainer.tokenizer, world.device, context)
-            micro_nats = answer_nats(model, x_BT, y_BT)
-            # gradients are averaged over ranks: × size makes the average a sum
-            torch.autograd.backward(micro_nats * (world.size / learned))
-            nats += micro_nats.detach()
-        world.mean_(optimizer.flat)
-        norm = optimizer.clip(0.0)
-        scale = cfg.init_lr_frac * (1 - progress.step / trainer.steps)
-        optimizer.step(scale, muon_momentum(progress.step, warmup_steps=50))
-        total, stops = world.sum(float(nats), world.stop)
-        trainer.stopped = stops > 0
-        trainer.after_step(total / learned, seen, time.monotonic() - started, norm, scale)
+        # gradients are averaged over ranks: × size makes the average a sum
+        share = world.size / learned
+        result = trainer.update(
+            [partial(micro_loss, trainer, rows[world.rank :: world.size], share) for rows in micro_batches],
+            tokens=sum(len(ids) for rows in micro_batches for ids, _ in rows),
+            lr_scale=cfg.init_lr_frac * (1 - progress.step / trainer.steps),
+            momentum=muon_momentum(progress.step, warmup_steps=50),
+            clip=0.0,
+        )
+        if result is Update.OUT_OF_MEMORY:
+            raise torch.OutOfMemoryError("out of memory: use a smaller device_batch_size or max_seq_len")
         if trainer.stopped or progress.step == trainer.steps or trainer.due(cfg.save_every):
             trainer.save()
         if trainer.due(cfg.eval_every):
@@ -150,17 +143,22 @@ def train(trainer: Trainer, cfg: SftConfig, mixture: Mixture, resumed: Path | No
     trainer.end()
 
 
-def answer_nats(model: GPT, x_BT: Tensor, y_BT: Tensor) -> Tensor:
-    """Cross-entropy summed over the learned tokens; logits are computed for those only.
+def micro_loss(trainer: Trainer, rows: list[Row], share: float) -> Tensor:
+    """`share` times the summed loss of the learned tokens; the head's gradient is already in its place.
 
-    Their number is rounded up (the rest counts for nothing), so that few shapes occur.
+    Only they meet the head. Their number is rounded up (the rest counts for nothing), so that few
+    shapes occur.
     """
+    model = trainer.model
+    x_BT, y_BT = collate(rows, trainer.tokenizer, trainer.world.device, model.cos_TR.size(0))
     kept_N = (y_BT.flatten() >= 0).nonzero().squeeze(1)
     targets_N = y_BT.flatten()[kept_N]
     missing = -kept_N.numel() % LEARNED_UNIT
     kept_N, targets_N = F.pad(kept_N, (0, missing)), F.pad(targets_N, (0, missing), value=-1)
-    logits_NV = model.logits(model.hidden(x_BT).flatten(0, 1)[kept_N])
-    return F.cross_entropy(logits_NV, targets_N, ignore_index=-1, reduction="sum")
+    x_ND = model.hidden(x_BT).flatten(0, 1)[kept_N]
+    head_VD = model.lm_head.weight
+    weights_N = torch.full((x_ND.size(0),), share, device=x_ND.device)
+    return head_loss(x_ND, head_VD, targets_N, weights_N, grad_VD=head_VD.grad)
 
 
 @torch.no_grad()
@@ -177,7 +175,7 @@ def validate(trainer: Trainer, cfg: SftConfig, rows: list[Row]) -> None:
     ]
     for batch in batches[world.rank :: world.size]:
         x_BT, y_BT = collate(batch, trainer.tokenizer, world.device, trainer.model.cos_TR.size(0))
-        nats += float(answer_nats(trainer.model, x_BT, y_BT))
+        nats += float(trainer.model(x_BT, y_BT, reduction="none").sum())
         tokens += float((y_BT >= 0).sum())
     trainer.model.train()
     nats, tokens = world.sum(nats, tokens)

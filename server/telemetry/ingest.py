@@ -164,6 +164,9 @@ async def _rewind(session: AsyncSession, run_id: str, step: int, attempt: int) -
 
 async def _checkpoint(session: AsyncSession, run: Run, event: TrainerEvent) -> None:
     data, step = event.data, event.step
+    if data.get("removed") is True:  # by the trainer's keep_last
+        await session.execute(delete(Checkpoint).where(Checkpoint.run_id == run.id, Checkpoint.step == step))
+        return
     path, sha256, size = data.get("path"), data.get("sha256"), data.get("bytes")
     if step is None or not isinstance(path, str) or not isinstance(sha256, str) or not isinstance(size, int):
         return

@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from nanochat.gpt import GPT, NORM_EPS, ROPE_THETA, SOFTCAP, GPTConfig
+from nanochat.gpt import GPT, NORM_EPS, ROPE_THETA, GPTConfig
+from nanochat.loss import SOFTCAP
 
 
 def noisy_model(cfg: GPTConfig, dtype: torch.dtype = torch.float32) -> GPT:

@@ -1,100 +1,124 @@
-"""The stream of tokens: nothing lost, nothing twice, never stuck, the same again after a resume."""
+"""The stream of tokens: nothing lost, nothing twice, never stuck, the same for any number of ranks."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nanochat.errors import DataError
-from nanochat.loader import Loader, Position, position_of_rank
+from nanochat.loader import Loader
 from nanochat.sources.shards import write_shard
 from nanochat.tokenizer import Tokenizer
+from nanochat.tokens import TokenStream, pack
 
-DOCS = [f"Document number {n} says {'la ' * (n % 23)}and ends." for n in range(3000)]
+DOCS = [f"Document number {n} says {'la ' * (n % 23)}and ends." for n in range(1500)]
 TOKENIZER = Tokenizer.train(iter(DOCS), 300)
+B, T = 3, 16
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("corpus")
-    write_shard(place / "shard_00000.parquet", DOCS[:2200])  # three row groups
-    write_shard(place / "shard_00001.parquet", DOCS[2200:2900])
-    write_shard(place / "shard_00002.parquet", DOCS[2900:])
-    return place
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    write_shard(tmp_path / "shard_00000.parquet", DOCS[:1100])  # two row groups
+    write_shard(tmp_path / "shard_00001.parquet", DOCS[1100:1400])
+    write_shard(tmp_path / "shard_00002.parquet", DOCS[1400:])
+    return tmp_path
 
 
 def stream_of(texts: list[str]) -> list[int]:
     return [token for text in texts for token in (TOKENIZER.bos, *TOKENIZER.encode(text))]
 
 
+def stream(corpus: Path, **options: object) -> TokenStream:
+    return TokenStream(corpus, TOKENIZER, **{"split": "train", **options})  # type: ignore[arg-type]
+
+
 def loader(corpus: Path, **options: object) -> Loader:
-    return Loader(corpus, TOKENIZER, **{"split": "train", "batch": 3, "seq_len": 16, **options})  # type: ignore[arg-type]
-
-
-def inputs(loader: Loader, batches: int) -> list[int]:
-    return [int(token) for _ in range(batches) for token in loader.next()[0].flatten()]
+    return Loader(stream(corpus), **{"batch": B, "seq_len": T, **options})  # type: ignore[arg-type]
 
 
 def test_the_batches_are_the_documents_one_after_another(corpus: Path) -> None:
-    expected = stream_of(DOCS[:300])
-    assert inputs(loader(corpus), 100) == expected[: 100 * 48]
-
-
-def test_targets_are_the_inputs_one_token_later_across_rows_and_batches(corpus: Path) -> None:
+    expected = stream_of(DOCS[:1400])
     source = loader(corpus)
-    batches = [source.next() for _ in range(5)]
+    batches = [source.next() for _ in range(len(expected) // (B * T))]
     x = torch.cat([x.flatten() for x, _ in batches])
     y = torch.cat([y.flatten() for _, y in batches])
+    assert x.tolist() == expected[: len(x)]
     assert torch.equal(y[:-1], x[1:])
 
 
-def test_after_the_last_document_it_begins_again(corpus: Path) -> None:
-    whole = stream_of(DOCS[:2900])
-    source = loader(corpus)
-    count = len(whole) // 48 + 2
-    assert inputs(source, count) == (whole + whole)[: count * 48]
-    assert source.position.epoch == 1
+def test_behind_the_last_document_it_begins_again(corpus: Path) -> None:
+    whole = stream_of(DOCS[:1400])
+    assert stream(corpus).read(len(whole) - 20, 40).tolist() == whole[-20:] + whole[:20]
+    assert stream(corpus).read(5 * len(whole) + 7, 9).tolist() == whole[7:16]
+    assert stream(corpus).total() == len(whole)
 
 
 def test_validation_is_the_last_shard(corpus: Path) -> None:
-    assert inputs(loader(corpus, split="val"), 5) == stream_of(DOCS[2900:])[: 5 * 48]
+    val = stream_of(DOCS[1400:])
+    assert stream(corpus, split="val").read(0, len(val)).tolist() == val
 
 
-@pytest.mark.parametrize("batches", [0, 1, 7, 300, 1500])
-def test_a_new_loader_at_its_position_goes_on_with_the_very_next_token(corpus: Path, batches: int) -> None:
-    source = loader(corpus)
-    for _ in range(batches):
-        source.next()
-    again = loader(corpus, position=source.position)
-    for _ in range(20):
-        (x, y), (x2, y2) = source.next(), again.next()
-        assert torch.equal(x, x2) and torch.equal(y, y2)
-    assert source.position == again.position
+@pytest.mark.parametrize("cuts", [(1, 6), (2, 3), (3, 2), (6, 1)])
+def test_a_step_reads_the_same_rows_however_it_is_cut(corpus: Path, cuts: tuple[int, int]) -> None:
+    size, rows = cuts
+    seen: set[tuple[int, ...]] = set()
+    for rank in range(size):
+        source = loader(corpus, rank=rank, size=size, batch=rows, row=12)
+        seen |= {tuple(row) for row in source.next()[0].tolist()}
+        assert source.row == 18
+    ids = stream_of(DOCS[:1400])
+    assert seen == {tuple(ids[row * T : (row + 1) * T]) for row in range(12, 18)}
 
 
-def test_ranks_share_the_row_groups_and_together_read_all_of_them(corpus: Path) -> None:
-    groups = [DOCS[0:1024], DOCS[1024:2048], DOCS[2048:2200], DOCS[2200:2900]]
-    for rank in (0, 1):
-        mine = stream_of(groups[rank] + groups[rank + 2])
-        count = len(mine) // 48
-        assert inputs(loader(corpus, rank=rank, size=2), count) == mine[: count * 48]
+def test_a_shard_is_tokenised_once(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream(corpus).total()
+    monkeypatch.setattr(Tokenizer, "encode_arrays", None)  # would fail
+    assert len(stream(corpus).read(0, 100)) == 100
 
 
-def test_more_ranks_than_row_groups_still_get_text(corpus: Path) -> None:
-    assert len(inputs(loader(corpus, rank=6, size=7), 2)) == 96
+def test_the_next_shard_is_made_in_the_background(corpus: Path) -> None:
+    source = stream(corpus)
+    source.read(0, 10)
+    assert source._ahead is not None
+    source._ahead.join(10)
+    assert len(list(corpus.glob("tokens-*/shard_00001.bin"))) == 1
 
 
-def test_a_document_longer_than_many_batches_is_read_on_after_a_resume(tmp_path: Path) -> None:
-    long = "word " * 5000
-    write_shard(tmp_path / "a.parquet", [long, "end"])
-    write_shard(tmp_path / "b.parquet", ["val"])
-    source = loader(tmp_path)
-    source.next()
-    assert source.position.doc == 0 and source.position.token == 48
-    again = loader(tmp_path, position=source.position)
-    assert inputs(source, 3) == inputs(again, 3)
+def test_lengths_from_a_checkpoint_spare_the_shards_before(corpus: Path, tmp_path: Path) -> None:
+    whole = stream_of(DOCS[:1400])
+    first = stream(corpus)
+    first.total()
+    lengths = first.lengths
+    for file in corpus.glob("tokens-*/*.bin"):
+        file.unlink()
+    again = stream(corpus, lengths=lengths)
+    start = lengths[0] + 30
+    assert again.read(start, 50).tolist() == whole[start : start + 50]
+    assert [file.stem for file in corpus.glob("tokens-*/*.bin")] == ["shard_00001"]
+
+
+def test_text_that_changed_since_the_checkpoint_is_an_error(corpus: Path) -> None:
+    with pytest.raises(DataError, match="the corpus has changed"):
+        stream(corpus, lengths=[7]).read(0, 5)
+
+
+def test_a_half_written_file_of_ids_is_made_anew(corpus: Path) -> None:
+    expected = stream(corpus).read(0, 100).tolist()
+    (file,) = corpus.glob("tokens-*/shard_00000.bin")
+    file.rename(file.with_name(f"{file.name}.tmp"))
+    assert stream(corpus).read(0, 100).tolist() == expected
+
+
+def test_a_vocabulary_beyond_16_bits_is_stored_in_32(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TOKENIZER, "vocab_size", 70_000)
+    stream(corpus).read(0, 5)
+    (file,) = corpus.glob("tokens-*/shard_00000.bin")
+    assert file.stat().st_size == 4 * len(stream_of(DOCS[:1100]))
 
 
 @pytest.mark.parametrize("shards", [0, 1])
@@ -102,24 +126,33 @@ def test_too_few_shards_is_an_error_and_no_endless_loop(tmp_path: Path, shards: 
     for number in range(shards):
         write_shard(tmp_path / f"{number}.parquet", ["text"])
     with pytest.raises(DataError, match=r"nanochat\.dataset"):
-        loader(tmp_path)
+        stream(tmp_path)
 
 
 def test_shards_without_any_text_are_an_error_and_no_endless_loop(tmp_path: Path) -> None:
     for number in range(2):
         write_shard(tmp_path / f"{number}.parquet", [""] * 5)
     with pytest.raises(DataError, match="no document with text"):
-        loader(tmp_path).next()
+        stream(tmp_path).read(0, 1)
 
 
-def test_another_number_of_ranks_goes_on_at_the_earliest_unfinished_row_group() -> None:
-    states = [Position(0, 3, 7, 2).to_dict(), Position(0, 2, 1, 0).to_dict()]  # groups 6 and 5 of all
-    assert position_of_rank(states, 1, 2) == Position(0, 2, 1, 0)
-    assert position_of_rank(states, 0, 1) == Position(0, 5)
-    assert [position_of_rank(states, rank, 4) for rank in range(4)] == [
-        Position(0, 2),  # groups 8, 12, …
-        Position(0, 1),  # groups 5, 9, …
-        Position(0, 1),  # groups 6, 10, …
-        Position(0, 1),  # groups 7, 11, …
-    ]
-    assert position_of_rank([], 0, 1) is None
+def test_packed_rows_begin_with_a_document_and_are_rows_on_their_own(corpus: Path) -> None:
+    source = Loader(stream(corpus, row=T + 1), batch=B, seq_len=T, packed=True)
+    for _ in range(30):
+        x, y = source.next()
+        assert (x[:, 0] == TOKENIZER.bos).all()
+        assert torch.equal(x[:, 1:], y[:, :-1])
+
+
+@given(st.lists(st.integers(1, 40), max_size=60), st.integers(1, 25))
+def test_packing_fills_every_row_and_uses_no_document_twice(lengths: list[int], row: int) -> None:
+    documents = [np.full(length, number) for number, length in enumerate(lengths)]
+    pieces = pack(documents, row)
+    assert sum(map(len, pieces)) % row == 0
+    numbers = [int(piece[0]) for piece in pieces]
+    assert len(set(numbers)) == len(numbers)
+    at = 0
+    for piece in pieces:
+        whole = len(piece) == lengths[int(piece[0])]
+        at += len(piece)
+        assert whole or at % row == 0  # only the last piece of a row may be cut

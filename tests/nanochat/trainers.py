@@ -97,11 +97,20 @@ class Home:
         return kept
 
     def start(
-        self, script: str, config: dict[str, Any], *, run: str, attempt: int = 1, ranks: int = 1
+        self,
+        script: str,
+        config: dict[str, Any],
+        *,
+        run: str,
+        attempt: int = 1,
+        ranks: int = 1,
+        path: Path | None = None,
     ) -> Attempt:
-        """Start a trainer the way the worker does; it is not waited for."""
+        """Start a trainer the way the worker does; it is not waited for. `path`: first to import from."""
         directory = self.base / "runs" / run / f"attempt_{attempt}"
         environment = self.environment(directory, run)
+        if path is not None:
+            environment["PYTHONPATH"] = f"{path}:{environment['PYTHONPATH']}"
         (directory / "config.json").write_text(json.dumps(config))
         launcher = [sys.executable, "-m"]
         if ranks > 1:
@@ -120,12 +129,19 @@ class Home:
         return Attempt(directory, process)
 
     def run(
-        self, script: str, config: dict[str, Any], *, run: str, attempt: int = 1, ranks: int = 1
+        self,
+        script: str,
+        config: dict[str, Any],
+        *,
+        run: str,
+        attempt: int = 1,
+        ranks: int = 1,
+        path: Path | None = None,
     ) -> Attempt:
         """A trainer from start to end; one rank runs in this process, which saves seconds of importing."""
         if ranks == 1:
             return self._run_here(script, config, run=run, attempt=attempt)
-        started = self.start(script, config, run=run, attempt=attempt, ranks=ranks)
+        started = self.start(script, config, run=run, attempt=attempt, ranks=ranks, path=path)
         started.wait()
         return started
 

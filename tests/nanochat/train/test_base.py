@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-from nanochat.checkpoint import find_checkpoints, load_model, read_meta
+from nanochat.checkpoint import find_checkpoints, load_model, read_meta, verify
+from nanochat.gpt import GPT
 from tests.nanochat.trainers import Home
 
 SLOW = {"num_iterations": 100_000}  # steps enough to be caught in the middle
@@ -32,7 +36,7 @@ def test_after_kill_9_a_run_goes_on_with_the_same_losses(home: Home, ranks: int)
 
     run = f"killed{ranks}"
     killed = home.start("scripts.base_train", config, run=run, ranks=ranks)
-    killed.until(lambda attempt: len(attempt.losses()) >= 6)
+    killed.until(lambda attempt: len(attempt.events("checkpoint")) >= 1)
     killed.kill_everything()
     assert not killed.events("end") or killed.events("end")[0]["step"] == 12
     resumed = home.run("scripts.base_train", config, run=run, attempt=2, ranks=ranks)
@@ -90,6 +94,7 @@ def test_every_metric_of_the_contract_is_there(home: Home) -> None:
     metrics = attempt.events("metric")
     assert set(metrics[0]["values"]) == {
         "train/loss", "train/grad_norm", "train/lrm", "train/dt_ms", "train/tok_per_sec", "train/tokens",
+        "train/opt_ms",
     }  # fmt: skip
     assert metrics[1]["values"]["train/tokens"] == 256
     assert metrics[-1]["values"]["mem/peak_bytes"] > 1e6
@@ -118,7 +123,7 @@ def test_a_loss_that_explodes_fails_with_its_reason(home: Home, ranks: int) -> N
         ({"data": "nowhere"}, "data_error", "no corpus 'nowhere'"),
         ({"tokenizer": "tokenizer/none"}, "data_error", "does not exist"),
         ({"resume_from": "7"}, "data_error", "no checkpoint step_000007"),
-        ({"resume_from": "base_checkpoints"}, "data_error", "is no checkpoint"),
+        ({"resume_from": "tokenizer"}, "data_error", "is no checkpoint"),
     ],
 )
 def test_bad_inputs_fail_with_reason_and_remedy(
@@ -161,11 +166,150 @@ def test_two_ranks_resume_what_one_rank_saved(home: Home) -> None:
     config = home.base_config(num_iterations=4, save_every=2, resume_from="auto")
     home.run("scripts.base_train", config, run="resized")
     place = find_checkpoints(home.base / "base_checkpoints", "resized")[-1]
-    assert len(read_meta(place)["ranks"]) == 1
-    more = {**config, "num_iterations": 6, "processes": 2}
-    again = home.run("scripts.base_train", more, run="resized", attempt=2, ranks=2)
+    assert read_meta(place)["data"]["row"] == 4 * 128 // 32
+    more = {**config, "num_iterations": 8, "warmdown_ratio": 0.0}
+    whole = home.run("scripts.base_train", more, run="unresized")
+    home.run("scripts.base_train", {**more, "num_iterations": 4}, run="resized2")
+    again = home.run("scripts.base_train", {**more, "processes": 2}, run="resized2", attempt=2, ranks=2)
     assert again.code == 0, again.log
-    assert sorted(again.losses()) == [5, 6]
+    assert sorted(again.losses()) == [5, 6, 7, 8]
+    assert again.losses() == pytest.approx({step: whole.losses()[step] for step in (5, 6, 7, 8)}, abs=1e-3)
+
+
+def test_ranks_and_micro_batches_do_not_change_what_a_step_learns(home: Home) -> None:
+    """The same rows in the same steps: 1 × 4 × 1, 1 × 1 × 4, 2 × 2 × 1, 2 × 1 × 2 (ranks, rows, times)."""
+    losses = []
+    for ranks, rows in ((1, 4), (1, 1), (2, 2), (2, 1)):
+        config = home.base_config(num_iterations=6, device_batch_size=rows, processes=ranks)
+        attempt = home.run("scripts.base_train", config, run=f"cut{ranks}x{rows}", ranks=ranks)
+        assert attempt.code == 0, attempt.log
+        losses.append(attempt.losses())
+    for other in losses[1:]:
+        assert other == pytest.approx(losses[0], abs=1e-3)
+
+
+def test_out_of_memory_halves_the_micro_batch_and_repeats_the_step(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = home.base_config(num_iterations=6, device_batch_size=4)
+    expected = home.run("scripts.base_train", config, run="enough").losses()
+    whole, calls = GPT.hidden, []
+
+    def hidden(self: GPT, ids_BT: torch.Tensor, *rest: Any) -> torch.Tensor:
+        calls.append(len(ids_BT))
+        if ids_BT.size(0) > 1 and len(calls) > 2:
+            raise torch.OutOfMemoryError("injected")
+        return whole(self, ids_BT, *rest)
+
+    monkeypatch.setattr(GPT, "hidden", hidden)
+    attempt = home.run("scripts.base_train", config, run="toolittle")
+    assert attempt.code == 0, attempt.log
+    assert calls[:5] == [4, 4, 4, 2, 1] and set(calls[5:]) == {1}
+    assert attempt.losses() == pytest.approx(expected, abs=1e-4)
+    first, second = [event["message"] for event in attempt.events("warning")]
+    assert "device_batch_size 2 and 2 micro-batches" in first and "device_batch_size 1 and 4" in second
+
+
+def test_memory_that_no_halving_can_save_is_an_error_that_says_so(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hidden(*_: Any) -> torch.Tensor:
+        raise torch.OutOfMemoryError("injected")
+
+    monkeypatch.setattr(GPT, "hidden", hidden)
+    attempt = home.run("scripts.base_train", home.base_config(device_batch_size=4), run="hopeless")
+    assert attempt.failure is not None and attempt.failure["reason"] == "cuda_oom"
+    assert "after 2 halvings" in attempt.failure["message"]
+
+
+def test_one_rank_out_of_memory_takes_the_other_along(home: Home, tmp_path: Path) -> None:
+    """A real second rank: it must not wait for ever in a reduction, and both must go on with half."""
+    (tmp_path / "sitecustomize.py").write_text(INJECT)
+    config = home.base_config(num_iterations=4, device_batch_size=2, processes=2)
+    expected = home.run("scripts.base_train", config, run="both", ranks=2).losses()
+    attempt = home.run("scripts.base_train", config, run="one", ranks=2, path=tmp_path)
+    assert attempt.code == 0, attempt.log
+    assert "device_batch_size 1 and 2 micro-batches" in attempt.events("warning")[0]["message"]
+    assert attempt.losses() == pytest.approx(expected, abs=1e-4)
+
+
+INJECT = """
+import os, sys, importlib.abc, importlib.util
+class Hook(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name != "nanochat.train.base":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        load = spec.loader.exec_module
+        def exec_module(module):
+            load(module)
+            whole, calls = module.micro_loss, []
+            def micro_loss(*args):
+                calls.append(1)
+                if os.environ["RANK"] == "1" and len(calls) == 4:
+                    raise __import__("torch").OutOfMemoryError("injected")
+                return whole(*args)
+            module.micro_loss = micro_loss
+        spec.loader.exec_module = exec_module
+        return spec
+sys.meta_path.insert(0, Hook())
+"""
+
+
+def test_a_bad_step_is_skipped_and_recorded(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = home.base_config(num_iterations=6)
+    whole, calls = GPT.hidden, []
+
+    def hidden(self: GPT, ids_BT: torch.Tensor, *rest: Any) -> torch.Tensor:
+        calls.append(1)
+        return whole(self, ids_BT, *rest) * (math.nan if len(calls) == 5 else 1.0)
+
+    monkeypatch.setattr(GPT, "hidden", hidden)
+    attempt = home.run("scripts.base_train", config, run="onenan")
+    assert attempt.code == 0, attempt.log
+    losses = attempt.losses()
+    assert [step for step, loss in losses.items() if loss is None] == [3]  # two micro-batches a step
+    assert losses[6] < losses[1]
+    (warning,) = attempt.events("warning")
+    assert warning["step"] == 3 and "the loss is nan" in warning["message"]
+    assert any(event["values"].get("train/skipped") == 1 for event in attempt.events("metric"))
+
+
+def test_only_as_many_checkpoints_stay_as_asked_for(home: Home) -> None:
+    config = home.base_config(num_iterations=8, save_every=1, keep_last=2, keep_every=3)
+    attempt = home.run("scripts.base_train", config, run="few")
+    assert attempt.code == 0, attempt.log
+    kept = [int(path.name[5:]) for path in find_checkpoints(home.base / "base_checkpoints", "few")]
+    assert kept == [3, 6, 7, 8]
+    removed = [event["step"] for event in attempt.events("checkpoint") if event.get("removed")]
+    assert removed == [1, 2, 4, 5]
+
+
+def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    config = home.base_config(num_iterations=2)
+    assert home.run("scripts.base_train", config, run="full").code == 0
+    monkeypatch.setattr("nanochat.checkpoint.save_file", full)
+    more = {**config, "num_iterations": 6, "save_every": 1, "resume_from": "auto"}
+    attempt = home.run("scripts.base_train", more, run="full", attempt=2)
+    assert attempt.failure is not None and attempt.failure["reason"] == "disk_full"
+    (place,) = find_checkpoints(home.base / "base_checkpoints", "full")
+    assert place.name == "step_000002" and verify(place)
+    assert not list(place.parent.glob("*.tmp"))
+
+
+def test_rows_that_begin_with_a_document_train_and_resume(home: Home) -> None:
+    config = home.base_config(packing="bos", num_iterations=6, save_every=3, resume_from="auto")
+    whole = home.run("scripts.base_train", config, run="packed").losses()
+    home.run("scripts.base_train", {**config, "num_iterations": 3, "warmdown_ratio": 0.0}, run="packed2")
+    again = home.run("scripts.base_train", config, run="packed2", attempt=2).losses()
+    assert list(again) == [4, 5, 6]
+    assert again[4] == pytest.approx(whole[4], abs=0.2)  # the schedule of the first part differs
 
 
 def test_from_an_empty_directory_corpus_and_tokenizer_are_made(tmp_path: Path) -> None:

@@ -218,6 +218,8 @@ def test_checkpoints_and_evaluations_become_rows(shipping: Shipping) -> None:
     (result,) = shipping.get("/evaluations", run=shipping.run_id, name="chat_eval")["items"]
     assert (result["values"], result["counts"]) == ({"sums": 0.75}, {"sums": 64})
     assert shipping.get("/evaluations", run="r0")["items"] == []
+    shipping.events({"kind": "checkpoint", "step": 5, "path": path, "removed": True})
+    assert shipping.get("/checkpoints", run=shipping.run_id)["items"] == []
 
 
 @pytest.mark.parametrize("path", ["../outside", "/etc", "a/../../..", "link/x"])

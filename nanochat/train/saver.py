@@ -1,0 +1,116 @@
+"""Checkpoints written behind the training's back, and which of them stay.
+
+`start` takes copies and returns; a thread of low priority writes, hashes and syncs them. One write is
+under way at a time. An error of the thread (a full disk) is raised by the next `poll` or `wait`.
+Not covered: saving from more than one rank; the caller gathers everything on one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from nanochat.checkpoint import Saved, find_checkpoints, read_meta
+
+LOW_PRIORITY = 10
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Which checkpoints of a tag stay: the last ones, every n-th step, the best by a metric (lowest)."""
+
+    last: int = 0
+    every: int = 0
+    best: str = ""
+
+    def surplus(self, places: list[Path]) -> list[Path]:
+        """Those of `places` (oldest step first) that may go; none when `last` is 0."""
+        if self.last <= 0:
+            return []
+        going = places[: -self.last]
+        if self.every > 0:
+            going = [place for place in going if int(place.name[5:]) % self.every]
+        if self.best:
+            scores = {place: read_meta(place)["metrics"].get(self.best) for place in places}
+            scored = [place for place in places if scores[place] is not None]
+            if scored:
+                best = min(scored, key=lambda place: scores[place])
+                going = [place for place in going if place != best]
+        return going
+
+
+@dataclass
+class Finished:
+    """A write that is over: what was saved, how long it took, and what had to go for it."""
+
+    saved: Saved
+    step: int
+    seconds: float
+    removed: list[Path]
+
+
+class Saver:
+    """Writes the checkpoints of one tag, which lie in `directory`."""
+
+    def __init__(self, directory: Path, keep: Keep) -> None:
+        self.directory, self.keep = directory, keep
+        self._thread: threading.Thread | None = None
+        self._finished: list[Finished] = []
+        self._error: BaseException | None = None
+
+    def clean(self) -> None:
+        """Remove what a killed trainer left half written."""
+        for place in self.directory.glob("step_*"):
+            if re.fullmatch(r"step_\d+\.(tmp|old)", place.name):
+                shutil.rmtree(place, ignore_errors=True)
+
+    def start(self, step: int, write: Callable[[], Saved]) -> None:
+        """Run `write` in the background, after the one before it. It must own all it reads."""
+        self._join()
+        self._thread = threading.Thread(target=self._run, args=(step, write), name="saver", daemon=True)
+        self._thread.start()
+
+    def poll(self) -> list[Finished]:
+        """Writes that ended since the last call. Raises what one of them raised (OSError: disk full)."""
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        done, self._finished = self._finished, []
+        return done
+
+    def wait(self) -> list[Finished]:
+        """`poll` once nothing is under way any more."""
+        self._join()
+        return self.poll()
+
+    def _join(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _run(self, step: int, write: Callable[[], Saved]) -> None:
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOW_PRIORITY)  # of this thread alone
+        started = time.monotonic()
+        try:
+            saved = write()
+            removed = self.keep.surplus(find_checkpoints(self.directory.parent, self.directory.name))
+            for place in removed:
+                shutil.rmtree(place)
+            self._finished.append(Finished(saved, step, time.monotonic() - started, removed))
+        except BaseException as error:
+            self._error = error
+
+
+def own_copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors on the CPU, in memory that training does not touch."""
+    return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
