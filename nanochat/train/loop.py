@@ -105,8 +105,8 @@ class Trainer:
             f"{model.flops_per_token() / 1e6:.1f} MFLOP per token, {self.steps} steps, "
             f"{world.size} rank(s) on {world.device.type}, {str(world.dtype).removeprefix('torch.')}"
         )
-        if world.is_master:
-            self._saver.clean()
+        if world.is_master and (aside := self._saver.begin(resumed)):
+            world.warn(f"checkpoints of an earlier run were here; they are in {aside} now")
         flops = float(model.flops_per_token()) * tokens_per_step * (self.steps - progress.step)
         if compiling.wanted(self.cfg.compile, flops, world.device.type):
             if problem := compiling.switch_on(world.base / "compile_cache", world.device):

@@ -20,6 +20,7 @@ from pathlib import Path
 from torch import Tensor
 
 from nanochat.checkpoint import Saved, find_checkpoints, read_meta
+from nanochat.paths import replace_link
 
 LOW_PRIORITY = 10
 
@@ -63,15 +64,34 @@ class Saver:
 
     def __init__(self, directory: Path, keep: Keep) -> None:
         self.directory, self.keep = directory, keep
+        self._own: list[Path] = []
         self._thread: threading.Thread | None = None
         self._finished: list[Finished] = []
         self._error: BaseException | None = None
 
-    def clean(self) -> None:
-        """Remove what a killed trainer left half written."""
+    def begin(self, resumed: Path | None) -> Path | None:
+        """Take over the directory: what a killed trainer left half written goes.
+
+        A run that goes on from `resumed` owns the checkpoints up to it. One that starts anew never
+        overwrites another's: their directory is renamed; returns its new name.
+        """
         for place in self.directory.glob("step_*"):
             if re.fullmatch(r"step_\d+\.(tmp|old)", place.name):
                 shutil.rmtree(place, ignore_errors=True)
+        there = find_checkpoints(self.directory.parent, self.directory.name)
+        if resumed in there:
+            self._own = there[: there.index(resumed) + 1]
+            return None
+        if not there:
+            return None
+        stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(there[-1].stat().st_mtime))
+        aside = self.directory.with_name(f"{self.directory.name[:40]}.until-{stamp}")
+        link = self.directory.parent / "latest.pt"
+        newest = link.resolve()
+        self.directory.rename(aside)
+        if newest.parent == self.directory:
+            replace_link(link, aside / newest.name)
+        return aside
 
     def start(self, step: int, write: Callable[[], Saved]) -> None:
         """Run `write` in the background, after the one before it. It must own all it reads."""
@@ -103,9 +123,11 @@ class Saver:
         started = time.monotonic()
         try:
             saved = write()
-            removed = self.keep.surplus(find_checkpoints(self.directory.parent, self.directory.name))
+            self._own = [place for place in self._own if place != saved.path] + [saved.path]
+            removed = self.keep.surplus(self._own)
             for place in removed:
-                shutil.rmtree(place)
+                shutil.rmtree(place, ignore_errors=True)
+                self._own.remove(place)
             self._finished.append(Finished(saved, step, time.monotonic() - started, removed))
         except BaseException as error:
             self._error = error

@@ -286,6 +286,20 @@ def test_only_as_many_checkpoints_stay_as_asked_for(home: Home) -> None:
     assert removed == [1, 2, 4, 5]
 
 
+def test_a_new_run_neither_overwrites_nor_removes_another_runs_checkpoints(home: Home) -> None:
+    config = home.base_config(num_iterations=4, save_every=2)
+    home.run("scripts.base_train", config, run="twice")
+    old = [path.name for path in find_checkpoints(home.base / "base_checkpoints", "twice")]
+    again = home.run("scripts.base_train", {**config, "num_iterations": 1, "keep_last": 1}, run="twice")
+    assert again.code == 0, again.log
+    assert [path.name for path in find_checkpoints(home.base / "base_checkpoints", "twice")] == [
+        "step_000001"
+    ]
+    (aside,) = (home.base / "base_checkpoints").glob("twice.until-*")
+    assert [path.name for path in find_checkpoints(aside.parent, aside.name)] == old
+    assert any(str(aside) in event["message"] for event in again.events("warning"))
+
+
 def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
