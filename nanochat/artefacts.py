@@ -7,6 +7,8 @@ from pathlib import Path
 
 from nanochat.checkpoint import MANIFEST, verify
 from nanochat.errors import DataError
+from nanochat.interop import original
+from nanochat.locks import file_lock
 from nanochat.paths import find_artefact, stage_dir
 
 
@@ -17,7 +19,7 @@ def checkpoint_path(name: str, base: Path, stages: Sequence[str]) -> Path:
     """
     if name:
         try:
-            return checkpoint_in(find_artefact(name, base))
+            return checkpoint_in(find_artefact(name, base), base)
         except FileNotFoundError as error:
             raise DataError(f"checkpoint {error}") from None
     for stage in stages:
@@ -28,12 +30,18 @@ def checkpoint_path(name: str, base: Path, stages: Sequence[str]) -> Path:
     )
 
 
-def checkpoint_in(found: Path) -> Path:
-    """`found` when it is an artefact, else the newest one directly below it. Raises DataError."""
+def checkpoint_in(found: Path, base: Path) -> Path:
+    """`found` when it is an artefact, else the newest one directly below it.
+
+    Files of karpathy/nanochat are copied into a checkpoint of ours first. Raises DataError.
+    """
     if (found / MANIFEST).is_file():
         return found
     if below := newest(found.parent, found.name):
         return below
+    if file := original.model_file(found):
+        with file_lock(base / ".import.lock"):
+            return original.adopt(file, base)
     raise DataError(f"{found} is no checkpoint: it has no {MANIFEST}")
 
 

@@ -58,6 +58,7 @@ class Progress:
     step: int = 0
     tokens: int = 0
     smooth_loss: float = 0.0
+    averaged: int = 0  # steps in it: fewer than `step` after skipped ones or an import
     seconds: float = 0.0
     skipped: int = 0
     bad_in_a_row: int = 0
@@ -66,7 +67,7 @@ class Progress:
     @property
     def loss(self) -> float:
         """Moving average of the training loss, without the bias towards its start at 0."""
-        return self.smooth_loss / (1 - SMOOTHING ** max(1, self.step - self.skipped))
+        return self.smooth_loss / (1 - SMOOTHING ** max(1, self.averaged))
 
 
 @dataclass
@@ -178,6 +179,7 @@ class Trainer:
             optimizer.clip(norm, clip)
             optimizer.step(lr_scale, momentum)
             self._step_s = time.monotonic() - stepping
+            progress.averaged += 1
             progress.smooth_loss = SMOOTHING * progress.smooth_loss + (1 - SMOOTHING) * mean_loss
         progress.tokens += tokens
         self._tell(mean_loss, norm, tokens, time.monotonic() - started, lr_scale)
@@ -190,7 +192,7 @@ class Trainer:
         if not math.isfinite(norm):
             return f"the gradient's norm is {norm}"
         limit, progress = self.cfg.spike_nats, self.progress
-        if limit > 0 and progress.step - progress.skipped > SETTLED_STEPS and loss > progress.loss + limit:
+        if limit > 0 and progress.averaged >= SETTLED_STEPS and loss > progress.loss + limit:
             return f"the loss jumped from {progress.loss:.2f} to {loss:.2f}"
         return ""
 
@@ -323,7 +325,8 @@ def make_optimizer(model: GPT, cfg: OptimizerConfig, resumed: Path | None) -> Op
         try:
             optimizer.load_state(load_optimizer(resumed))
         except FileNotFoundError:
-            raise DataError(f"{resumed} has no optimizer state: start anew without resume_from") from None
+            if "imported_from" not in read_meta(resumed):
+                raise DataError(f"{resumed} has no optimizer state: start anew without resume_from") from None
     return optimizer
 
 
@@ -351,7 +354,7 @@ def checkpoint_to_resume(cfg: OptimizerConfig, world: World, stage: str, tag: st
             raise DataError(f"there is no checkpoint {place.name} of {tag!r}; there are: {have}")
         return place
     try:
-        return checkpoint_in(find_artefact(wanted, world.base))
+        return checkpoint_in(find_artefact(wanted, world.base), world.base)
     except FileNotFoundError as error:
         raise DataError(f"resume_from: {error}") from None
 
