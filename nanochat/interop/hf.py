@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import save_file
 
 from nanochat.checkpoint import load_model
-from nanochat.gpt import NORM_EPS, ROPE_THETA, GPTConfig
+from nanochat.errors import DataError
+from nanochat.gpt import NORM_EPS, GPTConfig
 from nanochat.loss import SOFTCAP
 from nanochat.tokenizer import Tokenizer
 
@@ -41,11 +42,14 @@ PARTS = {
 def export(checkpoint: Path, out: Path, dtype: torch.dtype = torch.float32) -> list[Path]:
     """Write the model in `checkpoint` to the new or empty directory `out`; returns its files.
 
-    Raises BrokenCheckpoint, and FileExistsError when `out` holds anything.
+    Raises BrokenCheckpoint, DataError for a model that transformers does not know, and FileExistsError
+    when `out` holds anything.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} is not empty: name a new directory")
     model, tokenizer, _ = load_model(checkpoint)
+    if model.cfg.residual_scalars or model.cfg.value_embeddings:
+        raise DataError(f"{checkpoint} has arch: modern, which transformers does not know")
     out.mkdir(parents=True, exist_ok=True)
     tensors = {
         hf_name(name): value.detach().to(dtype).contiguous() for name, value in model.state_dict().items()
@@ -87,7 +91,7 @@ def config(cfg: GPTConfig, tokenizer: Tokenizer, dtype: torch.dtype) -> dict[str
         "max_position_embeddings": cfg.sequence_len,
         "hidden_act": "relu2",
         "rms_norm_eps": NORM_EPS,
-        "rope_parameters": {"rope_type": "default", "rope_theta": ROPE_THETA},
+        "rope_parameters": {"rope_type": "default", "rope_theta": cfg.rope_theta},
         "final_logit_softcapping": SOFTCAP,
         "attention_bias": False,
         "attention_dropout": 0.0,

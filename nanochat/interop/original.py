@@ -7,6 +7,7 @@ Not covered: their optimizer files (a resumed run begins with fresh momenta); th
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import pickle
@@ -16,7 +17,7 @@ from typing import Any
 
 import torch
 
-from nanochat.checkpoint import MANIFEST, save_checkpoint
+from nanochat.checkpoint import MANIFEST, read_meta, save_checkpoint
 from nanochat.errors import DataError
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.paths import stage_dir
@@ -40,21 +41,33 @@ def model_file(found: Path) -> Path | None:
     return max(files, default=None, key=lambda file: file.name)
 
 
+def model_files(found: Path) -> list[Path]:
+    """`found` itself, or the highest step of every tag in it: in a tag, a stage or a base directory."""
+    if found.is_file():
+        return [found] if MODEL.fullmatch(found.name) else []
+    folders = (found, *sorted(found.glob("*/")), *sorted(found.glob("*/*/")))
+    return [file for folder in folders if (file := model_file(folder))]
+
+
 def adopt(file: Path, base: Path) -> Path:
     """Our checkpoint with the weights of `file`, made when it is not there yet.
 
+    Its tag is `imported-` and the original's; a second original of that name gets some letters more.
     Raises DataError when a file that belongs to it is missing or is of another kind.
     """
     step = int(MODEL.fullmatch(file.name).group(1))  # type: ignore[union-attr]
     stage = next((STAGES[part.name] for part in file.parents if part.name in STAGES), "base")
     tag = re.sub(r"[^a-z0-9._-]", "-", f"imported-{file.parent.name}".lower())[:64]
     place = stage_dir(base, stage) / tag / f"step_{step:06d}"
+    if (place / MANIFEST).is_file() and read_meta(place).get("imported_from") != str(file):
+        other = f"{tag[:57]}-{hashlib.sha256(bytes(file.parent)).hexdigest()[:6]}"
+        place = stage_dir(base, stage) / other / place.name
     if (place / MANIFEST).is_file():
         return place
     meta_file = file.with_name(f"meta_{step:06d}.json")
     try:
         meta = json.loads(meta_file.read_text(encoding="utf-8"))
-        sizes = {name: int(meta["model_config"][name]) for name in SIZES}
+        sizes: dict[str, Any] = {name: int(meta["model_config"][name]) for name in SIZES}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{meta_file}: not the description of a nanochat model of 2025 ({error})") from None
     tokenizer = find_tokenizer(file, base)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.client.conftest import Cli, put_events, put_log
+from tests.nanochat.interop.test_original import write as write_original
 from tests.server.fake_worker import FakeWorker, post_run, run_of
 from tests.services import Service, free_port
 
@@ -49,6 +51,16 @@ def test_a_failed_run_exits_1_and_says_why(cli: Cli, worker: FakeWorker) -> None
     assert "no text in base_data" in err
 
 
+def test_a_preset_of_ones_own_that_cannot_start_is_refused_with_what_could(cli: Cli, tmp_path: Path) -> None:
+    folder = tmp_path / "dual_gpu"
+    folder.mkdir()
+    (folder / "mine.py").write_text("device_batch_size = 18\nmax_seq_len = 3072\ntotal_batch_size = 100000\n")
+    status, _, err = cli("run", "base", "--config", str(folder / "mine.py"))
+    assert status == 2
+    assert "2 rank(s) = 110592" in err and "nearest valid value is 110592" in err
+    assert cli("runs", "--json")[1].strip() == "[]"
+
+
 def test_set_values_take_the_types_of_the_stage(cli: Cli, tmp_path: Path) -> None:
     preset = tmp_path / "mine.py"
     preset.write_text("depth = 2\ntotal_batch_size = 2 ** 10\n")
@@ -67,6 +79,8 @@ def test_set_values_take_the_types_of_the_stage(cli: Cli, tmp_path: Path) -> Non
         (("run", "base", "--set", "depth"), "key=value"),
         (("run", "base", "--config", "demo_bass"), "demo_base"),
         (("run", "base", "--config", "no/such.py"), "no/such.py"),
+        (("run", "base", "--set", "depth=13"), "/overrides/depth (nearest: 14)"),
+        (("run", "base", "--config", "debug_cpu", "--set", "eval_tokens=9"), "(nearest: 2048)"),
         (("pipeline", "dmo"), "demo"),
         (("show", "nobody"), "nobody"),
         (("watch", "nobody"), "nobody"),
@@ -163,6 +177,60 @@ def test_no_service_says_how_to_start_it(cli: Cli, monkeypatch: pytest.MonkeyPat
     status, _, err = cli("runs")
     assert status == 1
     assert "start it with `nanochat up`" in err
+
+
+class Became(BaseException):
+    """Stands for the program that this process would have become; holds its module and arguments."""
+
+
+@pytest.fixture
+def becoming(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def execv(_: str, argv: list[str]) -> None:
+        raise Became(*argv[2:])
+
+    monkeypatch.setattr("os.execv", execv)
+    monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path))
+
+
+@pytest.mark.usefixtures("becoming")
+def test_export_takes_a_path_or_the_id_of_a_checkpoint(cli: Cli, worker: FakeWorker, tmp_path: Path) -> None:
+    run_id = post_run(worker.service)["id"]
+    claim, path = worker.claim(), f"tokenizer/{run_id}"
+    saved = {"kind": "checkpoint", "step": 0, "stage": "tokenizer", "path": path, "bytes": 1}
+    put_events(worker, claim, {**saved, "sha256": "0" * 64, "metrics": {}, "model": None})
+    (checkpoint,) = json.loads(cli("checkpoints", "--json")[1])
+    (tmp_path / "mine").mkdir()
+    rest = ("--format", "hf", "--out", "there", "--dtype")
+    for argument, found in ((checkpoint["id"], path), ("mine", "mine"), (str(tmp_path), str(tmp_path))):
+        with pytest.raises(Became) as became:
+            cli("export", argument, "--out", "there", "--dtype", "bfloat16")
+        assert became.value.args == ("nanochat.export", found, *rest, "bfloat16")
+    status, _, err = cli("export", "nothing", "--out", "there")
+    assert status == 2 and "no path here and no id" in err
+
+
+@pytest.mark.usefixtures("becoming")
+def test_export_without_a_service_says_what_it_looked_for(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NANOCHAT_URL", f"http://127.0.0.1:{free_port()}")
+    status, _, err = cli("export", "c123", "--out", "there")
+    assert status == 1 and "'c123' is no path here" in err and "nanochat up" in err
+
+
+def test_import_and_export_are_real_programs(tmp_path: Path) -> None:
+    write_original(tmp_path / "theirs")
+    code = "import sys\nfrom nanochat_client.cli import main\nmain(sys.argv[1:])"
+    environ = {**os.environ, "NANOCHAT_BASE_DIR": str(tmp_path / "ours")}
+    for argv in (
+        ["import", str(tmp_path / "theirs")],
+        ["export", "base_checkpoints/latest.pt", "--format=hf", f"--out={tmp_path / 'hf'}"],
+        ["import", str(tmp_path / "hf")],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *argv], env=environ, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == (0 if argv[1] != str(tmp_path / "hf") else 1), done.stderr
+    assert (tmp_path / "hf" / "config.json").is_file()
+    assert "holds no model" in done.stderr
 
 
 def test_the_doctor_says_what_is_wrong_and_what_to_do(

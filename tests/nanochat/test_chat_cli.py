@@ -54,6 +54,13 @@ def test_a_conversation_outgrows_the_context_and_goes_on(base: Path) -> None:
     assert done.stdout.count("> ") == 7
 
 
+def test_help_lists_every_flag(base: Path) -> None:
+    done = chat(base, "--help")
+    assert done.returncode == 0, done.stderr
+    for flag in ("--checkpoint", "--max_tokens", "--prompt", "--temperature", "--top_k", "--seed"):
+        assert flag in done.stdout
+
+
 @pytest.mark.parametrize(
     ("argv", "code", "says"),
     [

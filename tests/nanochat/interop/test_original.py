@@ -10,8 +10,11 @@ import pytest
 import tiktoken
 import torch
 
+from nanochat import chat_cli, imports
 from nanochat.artefacts import checkpoint_path
+from nanochat.chat import render_prompt
 from nanochat.checkpoint import load_model, read_meta
+from nanochat.engine import generate_batch
 from nanochat.errors import DataError
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.interop.original import read_pickled_tokenizer
@@ -21,9 +24,9 @@ from tests.nanochat.trainers import Home
 TOKENIZER = Tokenizer.train(iter(["the cat sat on a mat while two dogs ran after seven birds"] * 5), 300)
 
 
-def write(home: Path, *, compiled: bool = False, step: int = 7) -> GPT:
+def write(home: Path, *, compiled: bool = False, step: int = 7, seed: int = 1) -> GPT:
     """A base directory of the original: pickled tokenizer, bfloat16 embedding, perhaps compiled names."""
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
     encoding = tiktoken.Encoding(
         "rustbpe", pat_str=SPLIT_PATTERN, mergeable_ranks=TOKENIZER.ranks, special_tokens=TOKENIZER.specials
     )
@@ -73,6 +76,58 @@ def test_a_run_goes_on_from_it(tmp_path: Path) -> None:
     assert list(attempt.losses()) == [3, 4, 5]
     place = checkpoint_path("base_checkpoints/further", tmp_path, ("base",))
     assert read_meta(place)["data"]["row"] == 5 * 128 // 32
+
+
+def test_it_answers_in_the_terminal_as_the_original_would(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = write(tmp_path)
+    monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path))
+    assert chat_cli.main(["--checkpoint=base_checkpoints/d1", "-p", "cat", "-t0", "--max_tokens=8"]) == 0
+    prompt = render_prompt(TOKENIZER, [{"role": "user", "content": "cat"}])
+    (ids,) = generate_batch(model, TOKENIZER, [prompt], max_new_tokens=8)
+    assert capsys.readouterr().out.strip() == TOKENIZER.decode(ids).strip() != ""
+
+
+def test_a_whole_base_directory_is_imported_the_newest_step_of_each_tag(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    write(theirs, step=3)
+    first = theirs / "base_checkpoints" / "d1"
+    for step, place in ((9, first), (5, theirs / "chatsft_checkpoints" / "d1")):
+        place.mkdir(parents=True, exist_ok=True)
+        for name in ("model_{:06d}.pt", "meta_{:06d}.json"):
+            (place / name.format(step)).write_bytes((first / name.format(3)).read_bytes())
+    monkeypatch.setenv("NANOCHAT_BASE_DIR", str(ours))
+    made = ["base_checkpoints/imported-d1/step_000009", "chatsft_checkpoints/imported-d1/step_000005"]
+    for _ in range(2):  # the second time they are there already
+        assert imports.main([str(theirs)]) == 0
+        assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == made
+    assert read_meta(ours / made[1])["stage"] == "sft"
+
+
+def test_two_originals_of_one_name_become_two(tmp_path: Path) -> None:
+    ours = tmp_path / "ours"
+    places = []
+    for seed, name in enumerate(("one", "two")):
+        model = write(tmp_path / name, seed=seed)
+        places.append(checkpoint_path(str(tmp_path / name / "base_checkpoints" / "d1"), ours, ()))
+        assert torch.equal(load_model(places[-1])[0].lm_head.weight, model.lm_head.weight)
+    assert places[0].parent.name == "imported-d1" and places[0] != places[1]
+
+
+def test_what_cannot_be_imported_is_one_sentence_and_exit_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path))
+    write(tmp_path / "bad")
+    (tmp_path / "bad" / "tokenizer" / "tokenizer.pkl").unlink()
+    (tmp_path / "empty").mkdir()
+    for name, words in (("nowhere", "exist"), ("empty", "holds no model"), ("bad", "no tokenizer")):
+        assert imports.main([name]) == 1
+        said = capsys.readouterr()
+        assert said.out == "" and said.err.count("\n") == 1 and words in said.err
 
 
 def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
