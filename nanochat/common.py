@@ -1,7 +1,7 @@
 """What every training script shares: ranks, device, compute type, seeds, events, logs, a clean end.
 
 `setup_training()` works as a plain call (clean-up at exit) or as a context manager. Nothing is
-distributed unless torchrun has set RANK. Not covered: more than one host (untested), MPS.
+distributed unless torchrun has set RANK. Not covered: hosts that do not share the base directory, MPS.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from nanochat.failures import write_failure
 from nanochat.logs import LogTee
 from nanochat.paths import base_dir
 from nanochat.stages import Problem, StageConfig
+from nanochat.trackers import Nothing, Tracker
 
 T = TypeVar("T")
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
@@ -51,6 +52,7 @@ class World:
         self._failed = False
         self._handlers: dict[int, Any] = {}
         self._tee: LogTee | None = None
+        self._tracker: Tracker = Nothing()
         self._hook = self._before = sys.excepthook
         self.device = resolve_device(config.device, self.local_rank)
         self.dtype = resolve_dtype(config.dtype, self.device)
@@ -73,6 +75,11 @@ class World:
         """A warning on rank 0: in the log and among the events."""
         self.say(f"warning: {text}")
         self.events.emit("warning", message=text, **({} if step is None else {"step": step}))
+
+    def track(self, tracker: Tracker) -> None:
+        """Hand every metric event to `tracker` too, until the end."""
+        self._tracker = tracker
+        self.events.on_metric = tracker.log
 
     def phase(self, phase: str, step: int = 0, **fields: Any) -> None:
         self.events.emit("phase", phase=phase, step=step, **fields)
@@ -174,6 +181,7 @@ class World:
         if dist.is_initialized() and not self._failed:
             dist.barrier()  # the first to leave takes the store with it
             dist.destroy_process_group()
+        self._tracker.close()
         self.events.close()
         if self._tee is not None:
             self._tee.close()

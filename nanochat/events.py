@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,8 @@ KINDS: tuple[str, ...] = ("phase", "metric", "checkpoint", "sample", "eval", "wa
 
 class EventLog:
     """Appends events to a file. `path=None` drops them (ranks other than 0).
+
+    `on_metric` is called with step and values of every metric event, written or dropped.
 
     Fields by kind, next to `t` (unix seconds) and `kind`:
       phase       phase: str ("data", "train", "resume", "eval", …), step: int
@@ -35,15 +38,18 @@ class EventLog:
         self.path = path
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-        # line buffered: a line reaches the kernel whole, so a killed trainer leaves no half line behind
-        self._file = path.open("a", encoding="utf-8", buffering=1) if path is not None else None
+        # unbuffered: a line reaches the kernel in one call, so a killed trainer leaves no half line behind
+        self._file = path.open("ab", buffering=0) if path is not None else None
+        self.on_metric: Callable[[int, Mapping[str, float]], None] | None = None
 
     def emit(self, kind: Kind, **fields: Any) -> None:
         """Append one event. NaN and infinity become null, so that every line is standard JSON."""
+        if kind == "metric" and self.on_metric is not None:
+            self.on_metric(fields["step"], fields["values"])
         if self._file is None:
             return
         line = json.dumps(_finite({"t": round(time.time(), 3), "kind": kind, **fields}), ensure_ascii=False)
-        self._file.write(line + "\n")
+        self._file.write(line.encode("utf-8", "replace") + b"\n")
 
     def metric(self, step: int, **values: float) -> None:
         """One metric event; names use `__` where the wire uses `/` (train__loss → train/loss)."""

@@ -21,7 +21,7 @@ ALLOWED = (
     "NANOCHAT_DTYPE", "NANOCHAT_COMPILE", "NANOCHAT_UP",
     "SSL_CERT_FILE", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY",
 )  # fmt: skip
-ALLOWED_PREFIXES = ("HF_", "NCCL_", "TORCH_", "CUDA_MODULE_")
+ALLOWED_PREFIXES = ("HF_", "NCCL_", "TORCH_", "CUDA_MODULE_", "WANDB_")
 
 
 def argv(claim: Claim, config: Path) -> list[str]:

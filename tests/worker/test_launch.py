@@ -17,10 +17,12 @@ def test_a_trainer_gets_no_secret_of_the_service() -> None:
         "AWS_SECRET_ACCESS_KEY": "s",
         "PATH": "/bin",
         "HF_HOME": "/hf",
+        "WANDB_MODE": "offline",  # a trainer with use_dummy_wandb off needs these
     }
     environ = launch.environment(claim, Path("/base"), Path("/base/runs/r1/attempt_1"), secrets)
     assert not {"t", "u", "r", "s"} & set(environ.values())
     assert (environ["PATH"], environ["HF_HOME"], environ["CUDA_VISIBLE_DEVICES"]) == ("/bin", "/hf", "0,1")
+    assert environ["WANDB_MODE"] == "offline"
     assert (environ["NANOCHAT_MARKER"], environ["NANOCHAT_RUN_ID"]) == ("a1", "r1")
 
 
