@@ -5,7 +5,7 @@ A checkpoint is a directory `step_NNNNNN/` with safetensors, `meta.json`, the to
 renamed, and only then linked from `latest.pt` (one link per stage directory).
 
 Not covered: sharded files (the optimizer gathers its state first); pickled checkpoints of other projects
-(see `nanochat.convert`).
+(see `nanochat.interop`).
 """
 
 from __future__ import annotations

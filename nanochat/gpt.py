@@ -1,7 +1,9 @@
-"""The classic nanochat GPT: rotary positions, QK norm, relu² MLP, untied embeddings, soft-capped logits.
+"""The nanochat GPT: rotary positions, QK norm, relu² MLP, untied embeddings, soft-capped logits.
 
-The same function as transformers' `NanoChatForCausalLM`. Master weights are float32; every matrix
-product casts them to the compute type, so there is no autocast and no second copy.
+As it is by default the same function as transformers' `NanoChatForCausalLM`. Two options go beyond it
+(`arch: modern`): learned scalars that mix the embedding into every block's input, and tables of values
+by token in every other block. Master weights are float32; every matrix product casts them to the compute
+type, so there is no autocast and no second copy.
 Not covered: dropout, biases, sliding windows, tensor parallelism.
 
 # Shapes: B batch, T tokens, S tokens with cache, V vocabulary, D width, H query heads,
@@ -10,7 +12,7 @@ Not covered: dropout, biases, sliding windows, tensor parallelism.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, cast
 
@@ -19,11 +21,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from nanochat import fp8
 from nanochat.attention import causal_attention
 from nanochat.loss import head_loss, head_nats, softcap
 
 NORM_EPS = 1.1920928955078125e-07  # of float32, in every compute type: training and serving agree
-ROPE_THETA = 10_000.0
+VALUES_STD = 0.1
+GATE_CHANNELS = 32  # of a block's input, from which the gate of its value embedding is made
 
 
 @dataclass(frozen=True)
@@ -36,13 +40,20 @@ class GPTConfig:
     n_head: int = 6
     n_kv_head: int = 6
     n_embd: int = 768
+    rope_theta: float = 10_000.0
+    residual_scalars: bool = False
+    value_embeddings: bool = False
 
     @classmethod
-    def from_depth(cls, depth: int, vocab_size: int, sequence_len: int) -> GPTConfig:
+    def from_depth(cls, depth: int, vocab_size: int, sequence_len: int, **options: Any) -> GPTConfig:
         """Width 64·depth, heads 128 wide."""
         width = 64 * depth
         heads = max(1, -(-width // 128))
-        return cls(sequence_len, vocab_size, depth, heads, heads, width)
+        return cls(sequence_len, vocab_size, depth, heads, heads, width, **options)
+
+    def has_values(self, layer: int) -> bool:
+        """Whether block `layer` has a value embedding: every other one, the last among them."""
+        return self.value_embeddings and (self.n_layer - 1 - layer) % 2 == 0
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -68,31 +79,49 @@ def rotate(x_BHTE: Tensor, cos_BTR: Tensor, sin_BTR: Tensor) -> Tensor:
 
 
 class Linear(nn.Linear):
-    """A matrix product in the type of its input."""
+    """A matrix product in the type of its input, or in 8 bits while training (see `GPT.train_in_fp8`)."""
+
+    fp8 = False
 
     def __init__(self, fan_in: int, fan_out: int) -> None:
         super().__init__(fan_in, fan_out, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.fp8 and self.training and fp8.fits(x, self.weight):
+            return fp8.linear(x, self.weight)
         return F.linear(x, self.weight.to(x.dtype))
 
 
 class Attention(nn.Module):
-    """Causal grouped-query attention with QK norm."""
+    """Causal grouped-query attention with QK norm, perhaps with a value embedding (Zhou et al. 2024)."""
 
-    def __init__(self, cfg: GPTConfig) -> None:
+    def __init__(self, cfg: GPTConfig, values: bool = False) -> None:
         super().__init__()
         self.H, self.K, self.E = cfg.n_head, cfg.n_kv_head, cfg.n_embd // cfg.n_head
         self.c_q = Linear(cfg.n_embd, self.H * self.E)
         self.c_k = Linear(cfg.n_embd, self.K * self.E)
         self.c_v = Linear(cfg.n_embd, self.K * self.E)
         self.c_proj = Linear(self.H * self.E, cfg.n_embd)
+        if values:
+            self.ve = nn.Embedding(cfg.vocab_size, self.K * self.E)
+            self.ve_gate = Linear(GATE_CHANNELS, self.K)
 
-    def forward(self, x_BTD: Tensor, cos_BTR: Tensor, sin_BTR: Tensor, cache: LayerCache | None) -> Tensor:
+    def forward(
+        self,
+        x_BTD: Tensor,
+        cos_BTR: Tensor,
+        sin_BTR: Tensor,
+        cache: LayerCache | None,
+        values_BTC: Tensor | None = None,
+    ) -> Tensor:
         B, T, _ = x_BTD.shape
         q_BHTE = self.c_q(x_BTD).view(B, T, self.H, self.E).transpose(1, 2)
         k_BKTE = self.c_k(x_BTD).view(B, T, self.K, self.E).transpose(1, 2)
-        v_BKTE = self.c_v(x_BTD).view(B, T, self.K, self.E).transpose(1, 2)
+        v_BTKE = self.c_v(x_BTD).view(B, T, self.K, self.E)
+        if values_BTC is not None:
+            gate_BTK = 2 * torch.sigmoid(self.ve_gate(x_BTD[..., :GATE_CHANNELS]))
+            v_BTKE = v_BTKE + gate_BTK[..., None] * values_BTC.view(B, T, self.K, self.E)
+        v_BKTE = v_BTKE.transpose(1, 2)
         q_BHTE = norm(rotate(q_BHTE, cos_BTR, sin_BTR))
         k_BKTE = norm(rotate(k_BKTE, cos_BTR, sin_BTR))
         if cache is not None:
@@ -115,13 +144,25 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, cfg: GPTConfig) -> None:
+    def __init__(self, cfg: GPTConfig, layer: int) -> None:
         super().__init__()
-        self.attn = Attention(cfg)
+        self.attn = Attention(cfg, cfg.has_values(layer))
         self.mlp = MLP(cfg)
+        if cfg.residual_scalars:
+            self.mix = nn.Parameter(torch.empty(2))  # of the input, of the embedding
 
-    def forward(self, x_BTD: Tensor, cos_BTR: Tensor, sin_BTR: Tensor, cache: LayerCache | None) -> Tensor:
-        x_BTD = x_BTD + self.attn(norm(x_BTD), cos_BTR, sin_BTR, cache)
+    def forward(
+        self,
+        x_BTD: Tensor,
+        cos_BTR: Tensor,
+        sin_BTR: Tensor,
+        cache: LayerCache | None,
+        first_BTD: Tensor | None = None,
+        values_BTC: Tensor | None = None,
+    ) -> Tensor:
+        if first_BTD is not None:
+            x_BTD = self.mix[0] * x_BTD + self.mix[1] * first_BTD
+        x_BTD = x_BTD + self.attn(norm(x_BTD), cos_BTR, sin_BTR, cache, values_BTC)
         return x_BTD + self.mlp(norm(x_BTD))
 
 
@@ -139,7 +180,7 @@ class GPT(nn.Module):
         self.transformer = nn.ModuleDict(
             {
                 "wte": nn.Embedding(cfg.vocab_size, cfg.n_embd),
-                "h": nn.ModuleList(Block(cfg) for _ in range(cfg.n_layer)),
+                "h": nn.ModuleList(Block(cfg, layer) for layer in range(cfg.n_layer)),
             }
         )
         self.lm_head = Linear(cfg.n_embd, cfg.vocab_size)
@@ -156,19 +197,23 @@ class GPT(nn.Module):
         """(Re)compute the float32 rotary tables for `length` positions, on the weights' device."""
         device = self.lm_head.weight.device
         pairs = self.cfg.n_embd // self.cfg.n_head // 2
-        inv_freq_R = ROPE_THETA ** (-torch.arange(pairs, dtype=torch.float32, device=device) / pairs)
+        inv_freq_R = self.cfg.rope_theta ** (-torch.arange(pairs, dtype=torch.float32, device=device) / pairs)
         angle_TR = torch.arange(length, dtype=torch.float32, device=device)[:, None] * inv_freq_R
         self.cos_TR, self.sin_TR = angle_TR.cos(), angle_TR.sin()
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator | None = None) -> None:
-        """N(0, 1) embedding, zero head and output projections, the rest scaled by fan-in.
+        """N(0, 1) embedding, zero head, output projections and gates, the rest scaled by fan-in.
 
         The first loss is therefore ln V exactly.
         """
         for name, weight in self.named_parameters():
-            if name == "lm_head.weight" or name.endswith("c_proj.weight"):
+            if name == "lm_head.weight" or name.endswith(("c_proj.weight", "ve_gate.weight")):
                 nn.init.zeros_(weight)
+            elif name.endswith(".mix"):
+                weight.copy_(torch.tensor((1.0, 0.0)))
+            elif name.endswith(".ve.weight"):
+                nn.init.normal_(weight, std=VALUES_STD, generator=generator)
             elif name == "transformer.wte.weight":
                 nn.init.normal_(weight, generator=generator)
             else:
@@ -187,11 +232,13 @@ class GPT(nn.Module):
         else:
             cos, sin = self.cos_TR[positions_BT], self.sin_TR[positions_BT]
         x = norm(self.transformer["wte"](ids_BT).to(self.compute_dtype))
-        for layer, block in enumerate(self.blocks):
+        first = x if self.cfg.residual_scalars else None
+        for layer, block in enumerate(cast(Iterable[Block], self.blocks)):
+            values = block.attn.ve(ids_BT).to(x.dtype) if self.cfg.has_values(layer) else None
             if self.checkpoint_activations and self.training:
-                x = checkpoint(block, x, cos, sin, None, use_reentrant=False)
+                x = checkpoint(block, x, cos, sin, None, first, values, use_reentrant=False)
             else:
-                x = block(x, cos, sin, caches[layer] if caches is not None else None)
+                x = block(x, cos, sin, caches[layer] if caches is not None else None, first, values)
         return norm(x)
 
     def logits(self, x_BTD: Tensor) -> Tensor:
@@ -214,11 +261,25 @@ class GPT(nn.Module):
             weights_N /= (targets_N != -1).sum()
         return head_loss(x_ND, self.lm_head.weight, targets_N, weights_N)
 
+    def train_in_fp8(self) -> None:
+        """From now on the blocks' products are made in 8 bits in training mode."""
+        for module in self.blocks.modules():
+            if isinstance(module, Linear):
+                module.fp8 = True
+
     def num_params(self) -> int:
         return sum(p.numel() for p in self.parameters())
 
+    def matrices(self) -> dict[str, nn.Parameter]:
+        """The weights of the blocks' matrix products, by name: what Muon updates."""
+        return {
+            name: weight
+            for name, weight in self.named_parameters()
+            if name.startswith("transformer.h.") and name.split(".")[-2].startswith("c_")
+        }
+
     def flops_per_token(self) -> int:
-        """Forward and backward: 6·(N − V·D) + 12·L·D·T (PaLM, appendix B)."""
+        """Forward and backward: 6·(matrices and head) + 12·L·D·T (PaLM, appendix B); lookups are free."""
         c = self.cfg
-        matrices = self.num_params() - c.vocab_size * c.n_embd
-        return 6 * matrices + 12 * c.n_layer * c.n_embd * c.sequence_len
+        multiplied = sum(weight.numel() for weight in self.matrices().values()) + c.vocab_size * c.n_embd
+        return 6 * multiplied + 12 * c.n_layer * c.n_embd * c.sequence_len

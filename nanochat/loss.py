@@ -29,8 +29,8 @@ def softcap(z: Tensor) -> Tensor:
 
 
 def chunk_rows(vocab_size: int, device_type: str) -> int:
-    """Rows of one chunk, a multiple of 64."""
-    return max(64, CHUNK_BYTES.get(device_type, 8 << 20) // (4 * vocab_size) // 64 * 64)
+    """Rows of one chunk, a multiple of 64; at least 256: below, products are slow (LOG 2026-11-24)."""
+    return max(256, CHUNK_BYTES.get(device_type, 8 << 20) // (4 * vocab_size) // 64 * 64)
 
 
 def head_loss(

@@ -1,7 +1,7 @@
-"""Muon for the matrices, AdamW for the embedding and the head; state and work are shared by the ranks.
+"""Muon for the matrices, AdamW for the rest; state and work are shared by the ranks.
 
 Matrices of one shape lie in one stack, so that Newton-Schulz runs batched; every rank owns a part of each
-stack and of the two tables: it alone keeps their state and updates them, then all ranks get the result
+stack and of each table: it alone keeps their state and updates them, then all ranks get the result
 (ZeRO-2, Rajbhandari et al. 2020). Stacks are padded to a multiple of the ranks. Checkpoints hold the
 whole state, so another number of ranks can go on from one.
 Not covered: sharded weights, tensor parallelism.
@@ -12,9 +12,10 @@ Not covered: sharded weights, tensor parallelism.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -23,26 +24,64 @@ from torch import Tensor, nn
 
 from nanochat.gpt import GPT
 
-#: quintic Newton-Schulz coefficients of Muon (Jordan et al. 2024)
-NS_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 NS_STEPS = 5
+#: quintic Newton-Schulz coefficients of Muon (Jordan et al. 2024), the same in every step
+NS_COEFFICIENTS = ((3.4445, -4.7750, 2.0315),) * NS_STEPS
+#: the best quintic for every step after the ones before it (Polar Express, Amsel et al. 2025, l = 10⁻³)
+POLAR_EXPRESS = (
+    (8.156554524902461, -22.48329292557795, 15.878769915207462),
+    (4.042929935166739, -2.808917465908714, 0.5000178451051316),
+    (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
+    (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
+    (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
+)
+POLAR_MARGIN = 1.02  # rounding must not push a singular value beyond what the polynomials are made for
+NORMUON_BETA = 0.95
+SMALL = "small"  # the segment of all scalars and gates
+SMALL_LR = 0.02
 
 
-def orthogonalise(g_NRC: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+@dataclass(frozen=True)
+class Recipe:
+    """What goes beyond plain Muon; see the fields of the same names in nanochat/stages/base.py."""
+
+    polar_express: bool = False
+    normuon: bool = False
+    matrix_weight_decay: float = 0.0
+    lr_factor: float = 1.0  # on every learning rate
+
+
+PLAIN = Recipe()
+
+
+def orthogonalise(g_NRC: Tensor, dtype: torch.dtype = torch.bfloat16, polar_express: bool = False) -> Tensor:
     """The nearest semi-orthogonal matrix to each of N stacked R×C matrices, roughly.
 
     Five Newton-Schulz steps drive all singular values to about 1. The result has type `dtype`.
     """
-    a, b, c = NS_COEFFICIENTS
     x = g_NRC.to(dtype)
     tall = x.size(-2) > x.size(-1)
     if tall:
         x = x.mT
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    for _ in range(NS_STEPS):
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) * (POLAR_MARGIN if polar_express else 1) + 1e-7)
+    for a, b, c in POLAR_EXPRESS if polar_express else NS_COEFFICIENTS:
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.mT if tall else x
+
+
+def equalise(update_NRC: Tensor, square_N: Tensor) -> Tensor:
+    """NorMuon (Li et al. 2025): every line along the longer dimension gets the same size in the long run.
+
+    `square_N`: moving averages of the lines' mean squares, (N, R, 1) or (N, 1, C), updated here. The size
+    of the whole update stays.
+    """
+    update = update_NRC.float()
+    line = -1 if square_N.size(-1) == 1 else -2
+    square_N.lerp_(update.square().mean(line, keepdim=True), 1 - NORMUON_BETA)
+    equal = update / square_N.sqrt().clamp_min(1e-8)
+    sizes = [x.norm(dim=(-2, -1), keepdim=True) for x in (update, equal)]
+    return equal * (sizes[0] / sizes[1].clamp_min(1e-8))
 
 
 @dataclass
@@ -58,6 +97,8 @@ class Segment:
     grads: Tensor
     rank: int
     size: int
+    rows: int
+    """Rows that are no padding."""
 
     @property
     def own(self) -> slice:
@@ -86,39 +127,54 @@ class Optimizer:
         unembedding_lr: float,
         weight_decay: float,
         ns_dtype: torch.dtype = torch.bfloat16,
+        recipe: Recipe = PLAIN,
     ) -> None:
-        self.matrix_lr, self.ns_dtype = matrix_lr, ns_dtype
+        self.matrix_lr, self.ns_dtype, self.recipe = matrix_lr * recipe.lr_factor, ns_dtype, recipe
         self.rank, self.size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         shapes: dict[tuple[int, int], list[nn.Parameter]] = {}
-        for name, weight in model.named_parameters():
-            if name.startswith("transformer.h."):
-                shapes.setdefault((weight.size(0), weight.size(1)), []).append(weight)
-        wte, head = model.get_parameter("transformer.wte.weight"), model.get_parameter("lm_head.weight")
+        for weight in model.matrices().values():
+            shapes.setdefault((weight.size(0), weight.size(1)), []).append(weight)
+        tables, small = _tables(model), _small(model)
         sizes = [math.prod(shape) * self._padded(len(weights)) for shape, weights in shapes.items()]
-        sizes += [self._padded(table.size(0)) * table.size(1) for table in (wte, head)]
-        self.weights, self.grads = (torch.zeros(sum(sizes), device=wte.device) for _ in range(2))
-        pieces = list(zip(torch.split(self.weights, sizes), torch.split(self.grads, sizes), strict=True))
+        sizes += [self._padded(table.size(0)) * table.size(1) for table in tables.values()]
+        sizes += [self._padded(sum(weight.numel() for weight in small))]
+        device = model.lm_head.weight.device
+        self.weights, self.grads = (torch.zeros(sum(sizes), device=device) for _ in range(2))
+        pieces = zip(torch.split(self.weights, sizes), torch.split(self.grads, sizes), strict=True)
         self.stacks = [
-            self._adopt(f"{R}x{C}", weights, weight.view(-1, R, C), grad.view(-1, R, C))
-            for ((R, C), weights), (weight, grad) in zip(shapes.items(), pieces[:-2], strict=True)
+            self._adopt(
+                f"{R}x{C}", weights, range(len(weights)), *(piece.view(-1, R, C) for piece in next(pieces))
+            )
+            for (R, C), weights in shapes.items()
         ]
         self.tables = [
-            self._adopt(name, [table], weight.view(-1, table.size(1)), grad.view(-1, table.size(1)))
-            for name, table, (weight, grad) in zip(("wte", "lm_head"), (wte, head), pieces[-2:], strict=True)
+            self._adopt(
+                name,
+                [table],
+                [slice(table.size(0))],
+                *(piece.view(-1, table.size(1)) for piece in next(pieces)),
+            )
+            for name, table in tables.items()
         ]
+        if small:
+            ends = list(accumulate(weight.numel() for weight in small))
+            places = [slice(end - weight.numel(), end) for weight, end in zip(small, ends, strict=True)]
+            self.tables.append(self._adopt(SMALL, small, places, *next(pieces)))
         self.momentum = {stack.name: torch.zeros_like(stack.weights[stack.own]) for stack in self.stacks}
-        scale = (model.cfg.n_embd / 768) ** -0.5
+        self.squares = {name: _lines(own) for name, own in self.momentum.items() if recipe.normuon}
         self._own_tables = {table.name: nn.Parameter(table.weights[table.own]) for table in self.tables}
         for table in self.tables:
             self._own_tables[table.name].grad = table.grads[table.own]
-        rates = {"wte": embedding_lr * scale, "lm_head": unembedding_lr * scale}
-        self.adamw = torch.optim.AdamW(
-            [{"params": [self._own_tables[name]], "lr": lr, "full_lr": lr} for name, lr in rates.items()],
-            betas=(0.8, 0.95),
-            eps=1e-10,
-            weight_decay=weight_decay,
-            fused=True,
-        )
+        scale = (model.cfg.n_embd / 768) ** -0.5
+        rates = {"lm_head": unembedding_lr * scale, SMALL: SMALL_LR}
+        groups = []
+        for name, own in self._own_tables.items():
+            lr = rates.get(name, embedding_lr * scale) * recipe.lr_factor
+            decay = weight_decay if name in ("wte", "lm_head") else 0.0
+            # scaling a block's input changes nothing at first: Adam must not blow rounding up to a direction
+            eps = 1e-6 if name == SMALL else 1e-10
+            groups.append({"params": [own], "lr": lr, "full_lr": lr, "weight_decay": decay, "eps": eps})
+        self.adamw = torch.optim.AdamW(groups, betas=(0.8, 0.95), fused=True)
         self._rank_in_model = {parameter: n for n, parameter in enumerate(model.parameters())}
         self._order: list[tuple[Segment, int | None]] = []
         self._pending: list[Any] | None = None
@@ -128,14 +184,22 @@ class Optimizer:
         return -(-rows // self.size) * self.size
 
     @torch.no_grad()
-    def _adopt(self, name: str, parameters: list[nn.Parameter], weights: Tensor, grads: Tensor) -> Segment:
-        """Move the parameters into `weights` and give them gradients in `grads`."""
-        stacked = weights.dim() == 3
-        for row, parameter in enumerate(parameters):
-            place = row if stacked else slice(parameter.size(0))
-            weights[place] = parameter
-            parameter.data, parameter.grad = weights[place], grads[place]
-        return Segment(name, parameters, weights, grads, self.rank, self.size)
+    def _adopt(
+        self,
+        name: str,
+        parameters: list[nn.Parameter],
+        places: Iterable[int | slice],
+        weights: Tensor,
+        grads: Tensor,
+    ) -> Segment:
+        """Move the parameters to their `places` in `weights` and give them gradients in `grads`."""
+        rows = 0
+        for parameter, place in zip(parameters, places, strict=True):
+            weights[place].view_as(parameter).copy_(parameter)
+            parameter.data = weights[place].view_as(parameter)
+            parameter.grad = grads[place].view_as(parameter)
+            rows = place.stop if isinstance(place, slice) else place + 1
+        return Segment(name, parameters, weights, grads, self.rank, self.size, rows)
 
     # ------------------------------------------------------------ gradients
 
@@ -152,19 +216,29 @@ class Optimizer:
         if self.size == 1:
             return
         if not self._order:
-            wte, head = self.tables
-            matrices = [
-                (stack, row, parameter)
-                for stack in self.stacks
-                for row, parameter in enumerate(stack.parameters)
-            ]
-            matrices.sort(key=lambda one: self._rank_in_model[one[2]], reverse=True)
-            self._order = [(head, None), *[(stack, row) for stack, row, _ in matrices], (wte, None)]
-            for turn, (_, _, parameter) in enumerate(matrices, 1):
-                _after_gradient(parameter, partial(self._completed, turn))
-            _after_gradient(wte.parameters[0], partial(self._completed, len(self._order) - 1))
+            head, rest = self._in_order_of_completion()
+            self._order = [(head, None), *[(segment, row) for segment, row, _ in rest]]
+            for turn, (_, _, parameter) in enumerate(rest, 1):
+                if parameter is not None:
+                    _after_gradient(parameter, partial(self._completed, turn))
         self._pending, self._complete = [], {0}
         self._send()
+
+    def _in_order_of_completion(
+        self,
+    ) -> tuple[Segment, list[tuple[Segment, int | None, nn.Parameter | None]]]:
+        """The head, then (segment, its row or all, whose gradient completes it), last layer first.
+
+        The small parameters come last: `reduce` sends them.
+        """
+        by_name = {table.name: table for table in self.tables}
+        head, small = by_name.pop("lm_head"), by_name.pop(SMALL, None)
+        parts: list[tuple[Segment, int | None, nn.Parameter | None]] = [
+            (stack, row, parameter) for stack in self.stacks for row, parameter in enumerate(stack.parameters)
+        ]
+        parts += [(table, None, table.parameters[0]) for table in by_name.values()]
+        parts.sort(key=lambda part: self._rank_in_model[part[2]] if part[2] is not None else 0, reverse=True)
+        return head, [*parts, *([(small, None, None)] if small else [])]
 
     def _completed(self, turn: int, _: Tensor) -> None:
         if self._pending is not None:
@@ -210,8 +284,8 @@ class Optimizer:
     # ------------------------------------------------------------ update
 
     @torch.no_grad()
-    def step(self, lr_scale: float, momentum: float) -> None:
-        """Update every weight from its reduced gradient."""
+    def step(self, lr_scale: float, momentum: float, decay_scale: float = 1.0) -> None:
+        """Update every weight from its reduced gradient. `decay_scale`: on the matrices' weight decay."""
         for group in self.adamw.param_groups:
             group["lr"] = group["full_lr"] * lr_scale
         self.adamw.step()
@@ -219,10 +293,16 @@ class Optimizer:
         for stack in self.stacks:
             buffer, g_NRC = self.momentum[stack.name], stack.grads[stack.own]
             buffer.lerp_(g_NRC, 1 - momentum)
-            update_NRC = orthogonalise(g_NRC.lerp(buffer, momentum), self.ns_dtype)  # Nesterov
+            nesterov_NRC = g_NRC.lerp(buffer, momentum)
+            update_NRC = orthogonalise(nesterov_NRC, self.ns_dtype, self.recipe.polar_express)
+            if self.recipe.normuon:
+                update_NRC = equalise(update_NRC, self.squares[stack.name])
             rows, columns = update_NRC.shape[1:]
             lr = self.matrix_lr * lr_scale * max(1.0, rows / columns) ** 0.5
-            stack.weights[stack.own].add_(update_NRC, alpha=-lr)
+            own = stack.weights[stack.own]
+            if decay := lr * self.recipe.matrix_weight_decay * decay_scale:
+                own.sub_((own * (own * update_NRC > 0)), alpha=decay)  # cautious (Chen et al. 2025)
+            own.add_(update_NRC, alpha=-lr)
             sent.append(self._share(stack))
         for work in sent:
             if work is not None:
@@ -240,12 +320,14 @@ class Optimizer:
     def state(self) -> dict[str, Tensor]:
         """All state of all ranks as tensors, for `checkpoint.save_checkpoint`. Collective."""
         tensors = {
-            f"muon.{stack.name}": self._whole(self.momentum[stack.name], len(stack.parameters))
-            for stack in self.stacks
+            f"muon.{stack.name}": self._whole(self.momentum[stack.name], stack.rows) for stack in self.stacks
         }
+        for stack in self.stacks:
+            if self.recipe.normuon:
+                tensors[f"normuon.{stack.name}"] = self._whole(self.squares[stack.name], stack.rows)
         for table in self.tables:
             for key, value in self.adamw.state[self._own_tables[table.name]].items():
-                whole = self._whole(value, table.parameters[0].size(0)) if value.dim() else value
+                whole = self._whole(value, table.rows) if value.dim() else value
                 tensors[f"adamw.{table.name}.{key}"] = whole
         return tensors
 
@@ -253,6 +335,8 @@ class Optimizer:
         """Take over this rank's part of what `state` gave. Raises KeyError for a model of other sizes."""
         for stack in self.stacks:
             self._part(tensors[f"muon.{stack.name}"], stack, self.momentum[stack.name])
+            if self.recipe.normuon and f"normuon.{stack.name}" in tensors:  # else it was off before
+                self._part(tensors[f"normuon.{stack.name}"], stack, self.squares[stack.name])
         for table in self.tables:
             prefix = f"adamw.{table.name}."
             state: dict[str, Any] = {}
@@ -279,6 +363,30 @@ class Optimizer:
     def _part(whole: Tensor, segment: Segment, out: Tensor) -> None:
         mine = whole[segment.own]  # shorter than `out` where rows are padding
         out[: mine.size(0)].copy_(mine)
+
+
+def _lines(stack_NRC: Tensor) -> Tensor:
+    """Zeros, one for each line along the longer dimension: (N, R, 1) or (N, 1, C)."""
+    N, R, C = stack_NRC.shape
+    return stack_NRC.new_zeros((N, R, 1) if R >= C else (N, 1, C))
+
+
+def _tables(model: GPT) -> dict[str, nn.Parameter]:
+    """Embedding, head and value embeddings, by the name their state is saved under."""
+    tables = {
+        "wte": model.get_parameter("transformer.wte.weight"),
+        "lm_head": model.get_parameter("lm_head.weight"),
+    }
+    for name, weight in model.named_parameters():
+        if name.endswith(".ve.weight"):
+            tables[f"ve{name.split('.')[2]}"] = weight
+    return tables
+
+
+def _small(model: GPT) -> list[nn.Parameter]:
+    """What is neither a matrix nor a table: scalars and gates."""
+    other = {id(weight) for weight in (*model.matrices().values(), *_tables(model).values())}
+    return [weight for weight in model.parameters() if id(weight) not in other]
 
 
 def _after_gradient(parameter: nn.Parameter, call: Callable[[Tensor], None]) -> None:

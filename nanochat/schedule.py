@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 def warmup_stable_decay(step: int, steps: int, warmup: float, warmdown: float, final: float) -> float:
     """Multiplier of the learning rate at `step` of `steps`.
@@ -19,10 +21,23 @@ def warmup_stable_decay(step: int, steps: int, warmup: float, warmdown: float, f
     return progress + (1 - progress) * final
 
 
-def muon_momentum(step: int, warmup_steps: int = 300, start: float = 0.85, end: float = 0.95) -> float:
+MOMENTUM = 0.95
+
+
+def muon_momentum(step: int, warmup_steps: int = 300, start: float = 0.85, end: float = MOMENTUM) -> float:
     """Momentum of Muon: linear from `start` to `end` over the first `warmup_steps`."""
     fraction = min(step / warmup_steps, 1.0)
     return (1 - fraction) * start + fraction * end
+
+
+def momentum_at(step: int, steps: int, warmdown: float, final: float) -> float:
+    """Muon's momentum: `muon_momentum`, then linear to `final` over the warm-down of the learning rate."""
+    warmdown_steps = round(warmdown * steps)
+    left = steps - step
+    peak = muon_momentum(step)
+    if final == MOMENTUM or left >= warmdown_steps:
+        return peak
+    return peak + (final - MOMENTUM) * (1 - left / warmdown_steps)
 
 
 def matrix_params(depth: int) -> int:
@@ -31,15 +46,43 @@ def matrix_params(depth: int) -> int:
     return 12 * width * width * depth
 
 
-def total_params(depth: int, vocab_size: int) -> int:
-    """All parameters: two untied embeddings (V·D each) and the blocks."""
-    return 2 * vocab_size * 64 * depth + matrix_params(depth)
+def value_embedding_layers(depth: int) -> int:
+    """Blocks with a value embedding: every other one, the last among them."""
+    return (depth + 1) // 2
+
+
+def table_params(depth: int, vocab_size: int, value_embeddings: bool = False) -> int:
+    """Parameters in tables of V rows: embedding, head, and the value embeddings. V·D each."""
+    tables = 2 + (value_embedding_layers(depth) if value_embeddings else 0)
+    return tables * vocab_size * 64 * depth
+
+
+def total_params(depth: int, vocab_size: int, value_embeddings: bool = False) -> int:
+    """All parameters: tables and blocks. Not counted: scalars and gates of `arch: modern` (below 0.1 %)."""
+    return table_params(depth, vocab_size, value_embeddings) + matrix_params(depth)
 
 
 def flops_per_token(depth: int, vocab_size: int, seq_len: int) -> int:
-    """Forward and backward FLOPs of one token: 6·(N − V·D) + 12·L·D·T (PaLM, appendix B)."""
+    """Forward and backward FLOPs of one token: 6·(12·D²·L + V·D) + 12·L·D·T (PaLM, appendix B).
+
+    The embeddings are looked up, not multiplied, so only the head counts of the tables.
+    """
     width = 64 * depth
-    return 6 * (total_params(depth, vocab_size) - vocab_size * width) + 12 * depth * width * seq_len
+    return 6 * (matrix_params(depth) + vocab_size * width) + 12 * depth * width * seq_len
+
+
+def batch_tokens(depth: int, unit: int) -> int:
+    """Total batch in tokens that suits a depth: 2¹⁹·(depth/12)^0.383 as the nearest power of two.
+
+    Rounded to a multiple of `unit`. Source: nanochat's sweep of 2026.
+    """
+    wanted = 2.0 ** round(math.log2(2**19 * (depth / 12) ** 0.383))
+    return max(1, round(wanted / unit)) * unit
+
+
+def default_vocab_size(depth: int) -> int:
+    """Vocabulary of a tokenizer that a base run trains by itself: small models drown in a large one."""
+    return 4096 if depth <= 4 else 16384 if depth <= 8 else 32768 if depth <= 12 else 65536
 
 
 def training_steps(

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 
+from nanochat import fp8
 from nanochat.artefacts import newest, reference
 from nanochat.checkpoint import load_model
 from nanochat.common import World, cores, setup_training
@@ -20,15 +21,18 @@ from nanochat.gpt import GPT, GPTConfig
 from nanochat.loader import Loader
 from nanochat.locks import file_lock
 from nanochat.loss import head_loss
+from nanochat.optim import Recipe
 from nanochat.paths import find_artefact, stage_dir
-from nanochat.schedule import muon_momentum, training_steps, warmup_stable_decay
+from nanochat.schedule import default_vocab_size, momentum_at, training_steps, warmup_stable_decay
 from nanochat.stages import Problem
 from nanochat.stages.base import BaseConfig
 from nanochat.stages.tokenizer import TokenizerConfig
 from nanochat.tokenizer import Tokenizer
 from nanochat.tokens import TokenStream
+from nanochat.trackers import open_trackers
 from nanochat.train import tokenizer as tokenizer_stage
 from nanochat.train.loop import Progress, Trainer, Update, checkpoint_to_resume, make_optimizer
+from nanochat.train.rollback import roll_back
 from nanochat.train.samples import sample
 
 MAX_HALVINGS = 3
@@ -42,11 +46,6 @@ def run(cfg: BaseConfig) -> None:
         place = tokenizer_place(cfg, world, corpus)
         trainer, data, resumed = prepare(cfg, world, Tokenizer.load(place), place)
         train(trainer, cfg, corpus, data, resumed)
-
-
-def default_vocab_size(depth: int) -> int:
-    """Vocabulary of a tokenizer that a base run trains by itself: small models drown in a large one."""
-    return 4096 if depth <= 4 else 16384 if depth <= 8 else 32768 if depth <= 12 else 65536
 
 
 def tokenizer_place(cfg: BaseConfig, world: World, corpus: Path) -> Path:
@@ -82,11 +81,14 @@ def prepare(
         meta |= {"tokenizer": old["tokenizer"], "resumed_from": reference(resumed, world.base)}
     else:
         meta["tokenizer"] = reference(place, world.base)
-        model = GPT(GPTConfig.from_depth(cfg.depth, tokenizer.vocab_size, cfg.max_seq_len), world.dtype)
+        model = GPT(model_config(cfg, tokenizer.vocab_size), world.dtype)
         model.init_weights()  # on the CPU: the same weights from a seed on every device
         model.to(world.device)
     model.train()
     model.checkpoint_activations = cfg.activation_checkpoint
+    if cfg.fp8:
+        _check_fp8(world)
+        model.train_in_fp8()
     steps = training_steps(
         num_iterations=cfg.num_iterations,
         target_flops=cfg.target_flops,
@@ -94,10 +96,28 @@ def prepare(
         depth=cfg.depth,
         vocab_size=tokenizer.vocab_size,
         seq_len=cfg.max_seq_len,
-        total_batch_tokens=cfg.total_batch_size,
+        total_batch_tokens=cfg.step_tokens(world.size),
     )
-    optimizer = make_optimizer(model, cfg, resumed)
+    optimizer = make_optimizer(model, cfg, resumed, recipe(cfg, world.size))
     return Trainer(world, cfg, "base", tag, steps, model, tokenizer, optimizer, meta, progress), data, resumed
+
+
+def model_config(cfg: BaseConfig, vocab_size: int) -> GPTConfig:
+    """Sizes and options of the model that `cfg` describes."""
+    return GPTConfig.from_depth(
+        cfg.depth,
+        vocab_size,
+        cfg.max_seq_len,
+        rope_theta=cfg.rope_base,
+        residual_scalars=cfg.residual_scalars,
+        value_embeddings=cfg.value_embeddings,
+    )
+
+
+def recipe(cfg: BaseConfig, ranks: int) -> Recipe:
+    """How the optimizer differs from plain Muon."""
+    factor = (cfg.step_tokens(ranks) / cfg.lr_batch_tokens) ** 0.5 if cfg.lr_batch_tokens else 1.0
+    return Recipe(cfg.polar_express, cfg.normuon, cfg.matrix_weight_decay, factor)
 
 
 def train(
@@ -106,7 +126,8 @@ def train(
     """The loop. A checkpoint is saved before anything is evaluated."""
     world, progress = trainer.world, trainer.progress
     B = cfg.device_batch_size >> progress.halvings  # a resume need not run out of memory once more
-    accumulation = cfg.total_batch_size // (B * cfg.max_seq_len * world.size)
+    tokens = cfg.step_tokens(world.size)
+    accumulation = tokens // (B * cfg.max_seq_len * world.size)
     packed = cfg.packing == "bos"
     stream = _stream(
         trainer, cfg, corpus, "train", row=cfg.max_seq_len + 1 if packed else 0, lengths=data["lengths"]
@@ -114,7 +135,8 @@ def train(
     row = int(data["row"])
     loader = _loader(trainer, cfg, stream, B, row, packed=packed)
     _warn_of_what_is_missing(cfg, world)
-    trainer.begin(resumed, cfg.total_batch_size)
+    _track(trainer, cfg)
+    trainer.begin(resumed, tokens)
     while trainer.running():
         lr_scale = warmup_stable_decay(
             progress.step, trainer.steps, cfg.warmup_ratio, cfg.warmdown_ratio, cfg.final_lr_frac
@@ -122,20 +144,25 @@ def train(
         share = 1 / (accumulation * B * cfg.max_seq_len)
         result = trainer.update(
             [partial(micro_loss, trainer.model, loader, share)] * accumulation,
-            tokens=cfg.total_batch_size,
+            tokens=tokens,
             lr_scale=lr_scale,
-            momentum=muon_momentum(progress.step),
+            momentum=momentum_at(progress.step, trainer.steps, cfg.warmdown_ratio, cfg.momentum_final),
             clip=cfg.grad_clip,
+            decay_scale=1 - progress.step / trainer.steps,
         )
         if result is Update.OUT_OF_MEMORY:
             B, accumulation = halve(trainer, B, accumulation)
             loader = _loader(trainer, cfg, stream, B, row, packed=packed)  # the same rows once more
             continue
         row = loader.row
+        if result is Update.SKIPPED and cfg.bad_steps == "rollback" and not trainer.stopped:
+            roll_back(trainer)
         if trainer.stopped or progress.step == trainer.steps or trainer.due(cfg.save_every):
             trainer.save(data={"row": row, "lengths": stream.lengths})
         if trainer.due(cfg.eval_every):
             validate(trainer, cfg, corpus)
+        if trainer.due(cfg.core_metric_every):
+            evaluate_core(trainer, cfg)
         if trainer.due(cfg.sample_every):
             sample(trainer)
     trainer.end()
@@ -182,6 +209,10 @@ def validate(trainer: Trainer, cfg: BaseConfig, corpus: Path) -> float:
     return bpb
 
 
+def evaluate_core(trainer: Trainer, cfg: BaseConfig) -> None:
+    """Hook of the CORE metric, on every rank, behind the step's checkpoint. Measures nothing so far."""
+
+
 def _stream(
     trainer: Trainer,
     cfg: BaseConfig,
@@ -215,6 +246,9 @@ def _check_sizes(cfg: BaseConfig, model: GPT, resumed: Path) -> None:
     for field, value, saved in (
         ("depth", cfg.depth, have.n_layer),
         ("max_seq_len", cfg.max_seq_len, have.sequence_len),
+        ("rope_base", cfg.rope_base, have.rope_theta),
+        ("residual_scalars", cfg.residual_scalars, have.residual_scalars),
+        ("value_embeddings", cfg.value_embeddings, have.value_embeddings),
     ):
         if value != saved:
             raise ConfigError(
@@ -229,8 +263,34 @@ def _check_sizes(cfg: BaseConfig, model: GPT, resumed: Path) -> None:
             )
 
 
+def _check_fp8(world: World) -> None:
+    if not fp8.available(world.device):
+        what = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else "a CPU"
+        raise ConfigError(
+            [
+                Problem(
+                    "/fp8", f"fp8 needs an NVIDIA GPU of sm_89 or later, here is {what}: leave it out", False
+                )
+            ]
+        )
+
+
 def _warn_of_what_is_missing(cfg: BaseConfig, world: World) -> None:
     if cfg.core_metric_every > 0:
         world.warn("core_metric_every is set, but the CORE evaluation is not part of this version")
-    if not cfg.use_dummy_wandb:
-        world.warn("use_dummy_wandb is off, but Weights & Biases logging is not part of this version")
+
+
+def _track(trainer: Trainer, cfg: BaseConfig) -> None:
+    world = trainer.world
+    if world.is_master:
+        tracker = open_trackers(
+            wandb=not cfg.use_dummy_wandb,
+            tensorboard=cfg.tensorboard,
+            name=cfg.run or trainer.tag,
+            tag=trainer.tag,
+            step=trainer.progress.step,
+            config=cfg.model_dump(mode="json"),
+            base=world.base,
+            warn=world.warn,
+        )
+        world.track(tracker)

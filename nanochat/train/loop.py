@@ -30,7 +30,7 @@ from nanochat.common import World, has_bfloat16
 from nanochat.errors import DataError, NanLoss
 from nanochat.gpt import GPT
 from nanochat.hardware import find_gpu
-from nanochat.optim import Optimizer
+from nanochat.optim import PLAIN, Optimizer, Recipe
 from nanochat.paths import find_artefact, stage_dir, step_dir
 from nanochat.stages.training import OptimizerConfig
 from nanochat.tokenizer import Tokenizer
@@ -63,6 +63,7 @@ class Progress:
     skipped: int = 0
     bad_in_a_row: int = 0
     halvings: int = 0
+    rollbacks: int = 0
 
     @property
     def loss(self) -> float:
@@ -84,7 +85,7 @@ class Trainer:
     optimizer: Optimizer
     meta: Mapping[str, Any]
     progress: Progress = field(default_factory=Progress)
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)  # what was measured after the current step
     stopped: bool = False
     _printed_s: float = -math.inf
     _step_s: float = 0.0
@@ -120,7 +121,7 @@ class Trainer:
             self._saved_step = progress.step
             if world.is_master:  # the event of this checkpoint may have been lost with the trainer
                 self._saved = _saved(resumed)
-                self._announce(self._saved, read_meta(resumed)["metrics"])
+                self._announce(self._saved, progress.step, self._saver.metrics_of(resumed))
 
     def running(self) -> bool:
         """Whether there is a next step to make."""
@@ -134,6 +135,7 @@ class Trainer:
         lr_scale: float,
         momentum: float,
         clip: float,
+        decay_scale: float = 1.0,
     ) -> Update:
         """One optimizer step. Collective.
 
@@ -169,6 +171,7 @@ class Trainer:
             return Update.OUT_OF_MEMORY
         self.stopped = stops > 0
         progress.step += 1
+        self.metrics = {}
         norm = math.sqrt(square)
         problem = self._problem(mean_loss, norm)
         if problem:
@@ -177,7 +180,7 @@ class Trainer:
             progress.bad_in_a_row = 0
             stepping = time.monotonic()
             optimizer.clip(norm, clip)
-            optimizer.step(lr_scale, momentum)
+            optimizer.step(lr_scale, momentum, decay_scale)
             self._step_s = time.monotonic() - stepping
             progress.averaged += 1
             progress.smooth_loss = SMOOTHING * progress.smooth_loss + (1 - SMOOTHING) * mean_loss
@@ -275,11 +278,19 @@ class Trainer:
         for one in finished:
             self._saved, self._saved_step = one.saved, one.step
             self.world.say(f"saved {one.saved.bytes / 1e6:.1f} MB in {one.seconds:.2f} s to {one.saved.path}")
-            self._announce(one.saved, read_meta(one.saved.path)["metrics"])
+            self._announce(one.saved, one.step, self._saver.metrics_of(one.saved.path))
             for place in one.removed:
                 self.world.say(f"removed {place} (keep_last)")
                 gone = relative(place, self.world.base)
                 self.world.events.emit("checkpoint", step=int(place.name[5:]), path=gone, removed=True)
+
+    def newest_own(self) -> Path | None:
+        """The newest checkpoint this run has saved or goes on from, on rank 0; None elsewhere."""
+        return self._saver.newest()
+
+    def forget_saved(self) -> None:
+        """The trainer went back: the same step may be saved once more."""
+        self._saving_step = -1
 
     def settle(self) -> None:
         """Wait until no checkpoint is being written. Collective: afterwards all ranks may read it."""
@@ -295,11 +306,12 @@ class Trainer:
         if self.world.is_master and self._saving_step == step:
             self._saved_meanwhile(self._saver.wait())
             if self._saved is not None:
-                self._announce(self._saved, {"train/loss": self.progress.loss, **self.metrics})
+                self._saver.measured(self._saved.path, self.metrics)
+                self._announce(self._saved, step, self._saver.metrics_of(self._saved.path))
 
-    def _announce(self, saved: Saved, metrics: dict[str, float]) -> None:
+    def _announce(self, saved: Saved, step: int, metrics: dict[str, float]) -> None:
         sizes = {**self.model.cfg.to_dict(), "params": self.model.num_params()}
-        emit_checkpoint(self.world, saved, self.stage, self.progress.step, metrics, sizes)
+        emit_checkpoint(self.world, saved, self.stage, step, metrics, sizes)
 
     def end(self) -> None:
         """Wait for the last checkpoint, then the last event."""
@@ -311,7 +323,9 @@ class Trainer:
         self.world.say(f"{status} after step {self.progress.step}, peak memory {peak / 2**30:.2f} GiB a rank")
 
 
-def make_optimizer(model: GPT, cfg: OptimizerConfig, resumed: Path | None) -> Optimizer:
+def make_optimizer(
+    model: GPT, cfg: OptimizerConfig, resumed: Path | None, recipe: Recipe = PLAIN
+) -> Optimizer:
     """The optimizer of `cfg`, with its state from the checkpoint `resumed`."""
     optimizer = Optimizer(
         model,
@@ -320,6 +334,7 @@ def make_optimizer(model: GPT, cfg: OptimizerConfig, resumed: Path | None) -> Op
         unembedding_lr=cfg.unembedding_lr,
         weight_decay=cfg.weight_decay,
         ns_dtype=torch.bfloat16 if has_bfloat16(model.lm_head.weight.device) else torch.float32,
+        recipe=recipe,
     )
     if resumed:
         try:

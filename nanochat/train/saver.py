@@ -2,11 +2,13 @@
 
 `start` takes copies and returns; a thread of low priority writes, hashes and syncs them. One write is
 under way at a time. An error of the thread (a full disk) is raised by the next `poll` or `wait`.
+A checkpoint never changes; what is measured of it later stands beside it, in `measured.json`.
 Not covered: saving from more than one rank; the caller gathers everything on one.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -23,6 +25,7 @@ from nanochat.checkpoint import Saved, find_checkpoints, read_meta
 from nanochat.paths import replace_link
 
 LOW_PRIORITY = 10
+MEASURED = "measured.json"
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Keep:
     every: int = 0
     best: str = ""
 
-    def surplus(self, places: list[Path]) -> list[Path]:
+    def surplus(self, places: list[Path], metrics_of: Callable[[Path], Mapping[str, float]]) -> list[Path]:
         """Those of `places` (oldest step first) that may go; none when `last` is 0."""
         if self.last <= 0:
             return []
@@ -41,10 +44,10 @@ class Keep:
         if self.every > 0:
             going = [place for place in going if int(place.name[5:]) % self.every]
         if self.best:
-            scores = {place: read_meta(place)["metrics"].get(self.best) for place in places}
-            scored = [place for place in places if scores[place] is not None]
-            if scored:
-                best = min(scored, key=lambda place: scores[place])
+            scores = {place: metrics_of(place).get(self.best) for place in places}
+            known = {place: score for place, score in scores.items() if score is not None}
+            if known:
+                best = min(known, key=known.__getitem__)
                 going = [place for place in going if place != best]
         return going
 
@@ -65,6 +68,7 @@ class Saver:
     def __init__(self, directory: Path, keep: Keep) -> None:
         self.directory, self.keep = directory, keep
         self._own: list[Path] = []
+        self._measured: dict[str, dict[str, float]] = {}
         self._thread: threading.Thread | None = None
         self._finished: list[Finished] = []
         self._error: BaseException | None = None
@@ -81,6 +85,8 @@ class Saver:
         there = find_checkpoints(self.directory.parent, self.directory.name)
         if resumed in there:
             self._own = there[: there.index(resumed) + 1]
+            with suppress(OSError, ValueError):
+                self._measured = json.loads((self.directory / MEASURED).read_text())
             return None
         if not there:
             return None
@@ -92,6 +98,28 @@ class Saver:
         if newest.parent == self.directory:
             replace_link(link, aside / newest.name)
         return aside
+
+    def metrics_of(self, place: Path) -> dict[str, float]:
+        """What is known of a checkpoint: saved with it, or measured later."""
+        return {**read_meta(place)["metrics"], **self._measured.get(place.name, {})}
+
+    def measured(self, place: Path, metrics: Mapping[str, float]) -> None:
+        """Remember what was measured of a checkpoint, also for a run that goes on from it."""
+        kept = {one.name for one in self._own}
+        self._measured = {name: old for name, old in self._measured.items() if name in kept}
+        self._measured[place.name] = dict(metrics)
+        fresh = self.directory / f"{MEASURED}.tmp"
+        fresh.write_text(json.dumps(self._measured))
+        fresh.replace(self.directory / MEASURED)
+
+    def newest(self) -> Path | None:
+        """The newest checkpoint on disk that belongs to this run."""
+        return self._own[-1] if self._own else None
+
+    @property
+    def writing(self) -> bool:
+        """Whether a write is under way."""
+        return self._thread is not None and self._thread.is_alive()
 
     def start(self, step: int, write: Callable[[], Saved]) -> None:
         """Run `write` in the background, after the one before it. It must own all it reads."""
@@ -124,7 +152,7 @@ class Saver:
         try:
             saved = write()
             self._own = [place for place in self._own if place != saved.path] + [saved.path]
-            removed = self.keep.surplus(self._own)
+            removed = self.keep.surplus(self._own, self.metrics_of)
             for place in removed:
                 shutil.rmtree(place, ignore_errors=True)
                 self._own.remove(place)

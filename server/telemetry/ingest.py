@@ -157,8 +157,8 @@ async def _write_points(session: AsyncSession, points: dict[tuple[str, int], dic
 
 
 async def _rewind(session: AsyncSession, run_id: str, step: int, attempt: int) -> None:
-    """A resumed attempt begins after `step`: what earlier ones measured later never happened."""
-    stale = (MetricPoint.run_id == run_id, MetricPoint.step > step, MetricPoint.attempt < attempt)
+    """An attempt that resumes, or goes back, begins after `step`: what was measured later never happened."""
+    stale = (MetricPoint.run_id == run_id, MetricPoint.step > step, MetricPoint.attempt <= attempt)
     await session.execute(delete(MetricPoint).where(*stale).execution_options(synchronize_session=False))
 
 

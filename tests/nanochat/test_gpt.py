@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
 import torch
 
-from nanochat.gpt import GPT, NORM_EPS, ROPE_THETA, GPTConfig
+from nanochat.gpt import GPT, NORM_EPS, GPTConfig
 from nanochat.loss import SOFTCAP
+
+OPTIONS = [{}, {"residual_scalars": True, "value_embeddings": True}]
 
 
 def noisy_model(cfg: GPTConfig, dtype: torch.dtype = torch.float32) -> GPT:
@@ -56,7 +59,7 @@ def test_logits_equal_those_of_transformers(kv_heads: int) -> None:
             num_key_value_heads=cfg.n_kv_head,
             max_position_embeddings=cfg.sequence_len,
             rms_norm_eps=NORM_EPS,
-            rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA},
+            rope_parameters={"rope_type": "default", "rope_theta": cfg.rope_theta},
             final_logit_softcapping=SOFTCAP,
             tie_word_embeddings=False,
         )
@@ -75,8 +78,9 @@ def test_the_first_loss_is_ln_v_exactly() -> None:
     assert model(ids, ids).item() == pytest.approx(math.log(500), abs=1e-5)
 
 
-def test_a_token_never_sees_its_future() -> None:
-    model = noisy_model(GPTConfig.from_depth(2, 200, 32))
+@pytest.mark.parametrize("options", OPTIONS)
+def test_a_token_never_sees_its_future(options: dict[str, bool]) -> None:
+    model = noisy_model(GPTConfig.from_depth(2, 200, 32, **options))
     ids = torch.randint(0, 200, (1, 32))
     changed = ids.clone()
     changed[0, 20:] = (changed[0, 20:] + 1) % 200
@@ -95,11 +99,12 @@ def test_masked_targets_do_not_count() -> None:
     assert model(ids, targets).item() == pytest.approx(per_token[:, :10].mean().item(), rel=1e-5)
 
 
-def test_activation_checkpointing_changes_no_gradient() -> None:
+@pytest.mark.parametrize("options", OPTIONS)
+def test_activation_checkpointing_changes_no_gradient(options: dict[str, bool]) -> None:
     ids = torch.randint(0, 200, (2, 32))
     gradients = []
     for recompute in (False, True):
-        model = noisy_model(GPTConfig.from_depth(2, 200, 32))
+        model = noisy_model(GPTConfig.from_depth(2, 200, 32, **options))
         model.checkpoint_activations = recompute
         model(ids, ids).backward()
         gradients.append([weight.grad for weight in model.parameters()])
@@ -125,6 +130,37 @@ def test_flops_and_parameters_match_the_formulas_of_the_schedule() -> None:
     model = GPT(GPTConfig.from_depth(4, 8192, 512))
     assert model.num_params() == total_params(4, 8192) == 7_340_032
     assert model.flops_per_token() == flops_per_token(4, 8192, 512) == 37_748_736
+
+
+def test_modern_options_with_neutral_weights_change_nothing() -> None:
+    """Scalars (1, 0) and empty value tables make the classic model; other weights do not."""
+    cfg = GPTConfig.from_depth(3, 200, 32)
+    classic = noisy_model(cfg)
+    modern = GPT(dataclasses.replace(cfg, **OPTIONS[1]))
+    missing, unexpected = modern.load_state_dict(classic.state_dict(), strict=False)
+    assert not unexpected and len(missing) == 3 + 2 * 2  # a mix a block, table and gate in blocks 0 and 2
+    with torch.no_grad():
+        for block in modern.blocks:
+            block.mix.copy_(torch.tensor((1.0, 0.0)))
+            if hasattr(block.attn, "ve"):
+                block.attn.ve.weight.zero_()
+                block.attn.ve_gate.weight.normal_()
+    ids = torch.randint(0, 200, (2, 32))
+    assert torch.equal(modern(ids), classic(ids))
+    for name in missing:
+        again = GPT(modern.cfg)
+        again.load_state_dict(modern.state_dict())
+        with torch.no_grad():
+            again.get_parameter(name).add_(0.5)
+        assert torch.equal(again(ids), classic(ids)) == name.endswith("ve_gate.weight"), name
+
+
+def test_parameters_and_flops_of_modern_match_the_schedule() -> None:
+    from nanochat.schedule import flops_per_token, total_params
+
+    model = GPT(GPTConfig.from_depth(6, 512, 64, **OPTIONS[1]))
+    assert model.num_params() == pytest.approx(total_params(6, 512, value_embeddings=True), rel=1e-3)
+    assert model.flops_per_token() == flops_per_token(6, 512, 64)
 
 
 @pytest.mark.gpu

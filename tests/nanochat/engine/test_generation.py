@@ -22,7 +22,7 @@ TOKENIZER = Tokenizer.train(iter(pydoc_data.topics.topics.values()), 400)
 CONTEXT = 64
 
 
-def tiny_model(kv_heads: int = 2) -> GPT:
+def tiny_model(kv_heads: int = 2, modern: bool = False) -> GPT:
     model = GPT(
         GPTConfig(
             sequence_len=CONTEXT,
@@ -31,6 +31,8 @@ def tiny_model(kv_heads: int = 2) -> GPT:
             n_head=2,
             n_kv_head=kv_heads,
             n_embd=64,
+            residual_scalars=modern,
+            value_embeddings=modern,
         )
     )
     generator = torch.Generator().manual_seed(7)
@@ -48,7 +50,7 @@ PROMPTS = [
 
 def without_specials(model: GPT) -> GPT:
     """The same model with special tokens too unlikely to be said, so that nothing ends early."""
-    copy = tiny_model(model.cfg.n_kv_head)
+    copy = tiny_model(model.cfg.n_kv_head, model.cfg.value_embeddings)
     copy.load_state_dict(model.state_dict())
     with torch.no_grad():
         first = copy.lm_head.weight[: TOKENIZER.specials["<|bos|>"]]
@@ -77,9 +79,9 @@ def recomputed(model: GPT, prompt: list[int], count: int) -> list[int]:
     return ids[len(prompt) :]
 
 
-@pytest.mark.parametrize("kv_heads", [2, 1])
-def test_the_cache_changes_no_token(kv_heads: int) -> None:
-    model = without_specials(tiny_model(kv_heads))
+@pytest.mark.parametrize(("kv_heads", "modern"), [(2, False), (1, False), (1, True)])
+def test_the_cache_changes_no_token(kv_heads: int, modern: bool) -> None:
+    model = without_specials(tiny_model(kv_heads, modern))
     answers = generate_batch(model, TOKENIZER, PROMPTS, max_new_tokens=30)
     assert answers == [recomputed(model, prompt, 30) for prompt in PROMPTS]
     assert all(len(answer) == 30 for answer in answers)

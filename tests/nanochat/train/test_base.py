@@ -100,11 +100,21 @@ def test_every_metric_of_the_contract_is_there(home: Home) -> None:
     assert metrics[-1]["values"]["mem/peak_bytes"] > 1e6
 
 
-def test_what_this_version_lacks_is_said_once(home: Home) -> None:
-    config = home.base_config(num_iterations=2, core_metric_every=1, use_dummy_wandb=False)
-    attempt = home.run("scripts.base_train", config, run="lacks")
-    messages = [event["message"] for event in attempt.events("warning")]
-    assert len(messages) == 2 and all("not part of this version" in message for message in messages)
+def test_core_has_its_moments_and_is_said_to_be_missing_once(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(
+        "nanochat.train.base.evaluate_core", lambda trainer, cfg: asked.append(trainer.progress.step)
+    )
+    for every, moments, said in ((2, [2, 4, 5], 1), (0, [], 0)):
+        config = home.base_config(num_iterations=5, core_metric_every=every)
+        attempt = home.run("scripts.base_train", config, run=f"core{every}")
+        assert attempt.code == 0, attempt.log
+        messages = [event["message"] for event in attempt.events("warning")]
+        assert len(messages) == said and all("not part of this version" in text for text in messages)
+        assert asked == moments
+        asked.clear()
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
@@ -276,6 +286,29 @@ def test_a_bad_step_is_skipped_and_recorded(home: Home, monkeypatch: pytest.Monk
     assert any(event["values"].get("train/skipped") == 1 for event in attempt.events("metric"))
 
 
+def test_after_a_bad_step_a_run_can_go_back_and_on_with_other_data(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = home.base_config(num_iterations=8, save_every=2, bad_steps="rollback", total_batch_size=64)
+    whole, seen = GPT.hidden, []
+
+    def hidden(self: GPT, ids_BT: torch.Tensor, *rest: Any) -> torch.Tensor:
+        seen.append(ids_BT.clone())
+        return whole(self, ids_BT, *rest) * (math.nan if len(seen) == 4 else 1.0)
+
+    monkeypatch.setattr(GPT, "hidden", hidden)
+    attempt = home.run("scripts.base_train", config, run="goneback")
+    assert attempt.code == 0, attempt.log
+    steps = [event["step"] for event in attempt.events("metric") if "train/loss" in event["values"]]
+    assert steps == [1, 2, 3, 4, 3, 4, 5, 6, 7, 8]
+    assert [event["step"] for event in attempt.events("phase")] == [0, 0, 2]
+    assert len({ids.numpy().tobytes() for ids in seen}) == 10  # no row was read twice, the bad one neither
+    assert all(loss is not None for loss in attempt.losses().values())
+    (place,) = [p for p in find_checkpoints(home.base / "base_checkpoints", "goneback") if "8" in p.name]
+    assert read_meta(place)["progress"]["rollbacks"] == 1
+    assert read_meta(place)["progress"]["tokens"] == 8 * 64
+
+
 def test_only_as_many_checkpoints_stay_as_asked_for(home: Home) -> None:
     config = home.base_config(num_iterations=8, save_every=1, keep_last=2, keep_every=3)
     attempt = home.run("scripts.base_train", config, run="few")
@@ -284,6 +317,35 @@ def test_only_as_many_checkpoints_stay_as_asked_for(home: Home) -> None:
     assert kept == [3, 6, 7, 8]
     removed = [event["step"] for event in attempt.events("checkpoint") if event.get("removed")]
     assert removed == [1, 2, 4, 5]
+
+
+def test_a_checkpoint_is_told_with_its_own_step_and_what_was_measured_of_it_alone(home: Home) -> None:
+    config = home.base_config(num_iterations=11, save_every=1, keep_last=0, eval_every=4, eval_tokens=64)
+    attempt = home.run("scripts.base_train", config, run="told")
+    assert attempt.code == 0, attempt.log
+    told: dict[int, list[bool]] = {}
+    for event in attempt.events("checkpoint"):
+        assert event["path"] == f"base_checkpoints/told/step_{event['step']:06d}"
+        told.setdefault(event["step"], []).append("val/bpb" in event["metrics"])
+    assert told == {step: [False, True] if step in (4, 8, 11) else [False] for step in range(1, 12)}
+
+
+def test_the_best_checkpoint_stays_also_over_a_resume(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    bpb = iter([3.0, 1.0, 2.0, 2.5, 2.25, 2.125])
+    monkeypatch.setattr("nanochat.train.base.bits_per_byte", lambda *_: next(bpb))
+    config = home.base_config(save_every=1, keep_last=1, keep_best="val/bpb", eval_every=2, eval_tokens=64)
+    config |= {"resume_from": "auto", "warmdown_ratio": 0.0}
+    for steps, attempt in ((6, 1), (12, 2)):
+        done = home.run(
+            "scripts.base_train", {**config, "num_iterations": steps}, run="best", attempt=attempt
+        )
+        assert done.code == 0, done.log
+        kept = [int(path.name[5:]) for path in find_checkpoints(home.base / "base_checkpoints", "best")]
+        assert kept == [4, steps]
+    first = done.events("checkpoint")[0]
+    assert (first["step"], first["metrics"]["val/bpb"]) == (6, 2.0), (
+        "told again, with what was measured of it"
+    )
 
 
 def test_a_new_run_neither_overwrites_nor_removes_another_runs_checkpoints(home: Home) -> None:

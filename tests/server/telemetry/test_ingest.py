@@ -156,6 +156,18 @@ def test_a_resumed_attempt_takes_back_what_never_happened(service: Service) -> N
     assert second.run()["step"] == 6
 
 
+def test_an_attempt_that_goes_back_takes_back_its_own_points(shipping: Shipping) -> None:
+    shipping.events(
+        *[metric(step, train__loss=float(step)) for step in range(1, 7)],
+        {"kind": "phase", "phase": "resume", "step": 2},
+    )
+    series = shipping.get(f"/runs/{shipping.run_id}/metrics", keys="train/loss")["series"][0]
+    assert series["x"] == [1, 2]
+    shipping.events(metric(3, train__loss=0.5))
+    series = shipping.get(f"/runs/{shipping.run_id}/metrics", keys="train/loss")["series"][0]
+    assert (series["x"], series["y"]) == ([1, 2, 3], [1.0, 2.0, 0.5])
+
+
 def test_logs_of_several_attempts_are_one_text(service: Service) -> None:
     worker = FakeWorker(service)
     first = begin(service, worker)
