@@ -5,11 +5,11 @@ BIN := .venv/bin
 export NANOCHAT_PORT ?= $(PORT)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up lint types test test-fast web bench bench-train docs
+.PHONY: help setup up lint types test test-fast web bench bench-train bench-kills bench-overheads docs
 
 help: ## list the targets
 	@echo "targets:"
-	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 setup: ## make .venv and install what the service needs to run
 	@echo "setup: .venv with everything the service needs"
@@ -62,6 +62,16 @@ bench-train: ## training speed here, against transformers' NanoChat (about 15 mi
 	@echo "bench-train: the real trainer and its peer, alternating"
 	@$(PYTHON) bootstrap.py --dev
 	@$(BIN)/python -m nanochat.bench
+
+bench-kills: ## kill trainings at random moments and compare every loss (about 5 minutes)
+	@echo "bench-kills: SIGKILL at random moments, on one rank and on two; losses compared bit for bit"
+	@$(PYTHON) bootstrap.py --dev
+	@$(BIN)/python -m tests.nanochat.train.kills --kills 20 --ranks 1 2
+
+bench-overheads: ## what saving, telling and reading cost (about 3 minutes)
+	@echo "bench-overheads: stalls by checkpoints, CPU of events, share of the loader"
+	@$(PYTHON) bootstrap.py
+	@$(BIN)/python -m nanochat.bench_overheads
 
 docs: ## write docs/reference from the code: stages, HTTP, settings, command line
 	@echo "docs: writing docs/reference"

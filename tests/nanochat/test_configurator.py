@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -94,6 +95,57 @@ def test_every_shipped_preset_is_valid_for_the_hosts_it_names() -> None:
             validate(STAGES[stage], preset.values, preset.gpus or None)
 
 
+#: depth, device_batch_size, max_seq_len, total_batch_size, eval_every, eval_tokens, core_metric_every,
+#: activation_checkpoint, micro-batches a step on two GPUs: as these presets ran where they come from
+DUAL_GPU: dict[str, tuple[int, int, int, int, int, int, int, bool, int]] = {
+    "aggressive": (20, 14, 3072, 86016, 100, 172032, 1000, False, 1),
+    "balanced": (16, 12, 2048, 49152, 100, 245760, 1000, False, 1),
+    "conservative": (12, 8, 1536, 24576, 100, 245760, 1000, False, 1),
+    "stable_20gb": (8, 4, 3072, 24576, 0, 0, 0, False, 1),
+    "stable_24gb": (12, 10, 3072, 61440, 100, 61440, 1000, False, 1),
+    "stable_26gb": (14, 18, 3072, 110592, 100, 110592, 1000, False, 1),
+    "stable_success": (16, 10, 1536, 30720, 100, 30720, 1000, True, 1),
+}
+
+
+@pytest.mark.parametrize("name", DUAL_GPU)
+def test_dual_gpu_presets_have_the_values_they_are_known_for(name: str) -> None:
+    depth, batch, seq, total, every, tokens, core, recompute, accumulation = DUAL_GPU[name]
+    values = dict(find_preset(name).values)
+    assert values == {
+        "run": f"dual_gpu_{name}",
+        "depth": depth,
+        "device_batch_size": batch,
+        "max_seq_len": seq,
+        "total_batch_size": total,
+        "eval_every": every,
+        "eval_tokens": tokens,
+        "sample_every": every,
+        "core_metric_every": core,
+        "core_metric_max_per_task": core // 2,
+        "activation_checkpoint": recompute,
+        "use_dummy_wandb": True,
+        "grad_clip": 1.0,
+        "embedding_lr": 0.2,
+        "unembedding_lr": 0.004,
+        "matrix_lr": 0.02,
+        "weight_decay": 0.0,
+    }
+    assert total == accumulation * batch * seq * 2
+
+
+def test_the_plain_dual_gpu_preset_sets_little() -> None:
+    values = dict(find_preset("config_dual_gpu").values)
+    assert values.pop("run") == "dual_gpu_distributed" and values.pop("use_dummy_wandb") is True
+    assert values == {
+        "depth": 16,
+        "device_batch_size": 16,
+        "max_seq_len": 2048,
+        "total_batch_size": 524288,
+        "eval_every": 50,
+    }
+
+
 def test_dual_gpu_presets_imply_two_gpus_and_cpu_presets_none() -> None:
     assert find_preset("stable_26gb").gpus == 2
     assert find_preset("config_dual_gpu").gpus == 2
@@ -157,6 +209,30 @@ def test_flags_win_over_the_preset_whatever_their_spelling() -> None:
     assert (config.resume_from, config.device_batch_size) == ("auto", 4)
 
 
+def another(name: str) -> object:
+    """A valid value of a field of the base stage that is not its default."""
+    field = BaseConfig.model_fields[name]
+    default, choices = field.default, get_args(field.annotation)
+    if name in ("depth", "total_batch_size"):
+        return {"depth": 22, "total_batch_size": -1}[name]
+    if isinstance(default, bool):
+        return not default
+    if choices:
+        return next(choice for choice in choices if choice != default)
+    if isinstance(default, str):
+        return "x1"
+    return default + 1 if isinstance(default, int) else default / 2 + 0.25
+
+
+@pytest.mark.parametrize("name", BaseConfig.model_fields)
+def test_every_field_is_a_flag_in_both_spellings(name: str) -> None:
+    value = another(name)
+    fits = [] if name == "total_batch_size" else ["--total_batch_size=-1"]  # whatever the batch is cut into
+    for flag in ([f"--{name}={value}"], [f"--{name.replace('_', '-')}", str(value)]):
+        config = config_from_argv(BASE, [*fits, *flag], {})
+        assert getattr(config, name) == value != BaseConfig.model_fields[name].default
+
+
 def test_a_preset_file_may_come_as_config_flag_or_json(tmp_path: Path) -> None:
     python, resolved = tmp_path / "a.py", tmp_path / "config.json"
     python.write_text("depth = 6\n")
@@ -174,6 +250,8 @@ def test_a_preset_file_may_come_as_config_flag_or_json(tmp_path: Path) -> None:
         (["debug_cpu", "extra"], "extra"),
         (["no_such_preset"], "no_such_preset"),
         (["--total_batch_size=1000"], "nearest valid value is"),
+        (["--depth=13"], "nearest valid depth is 14"),
+        (["--eval_tokens=10"], "use 65536 or more, or eval_every 0"),
     ],
 )
 def test_wrong_usage_exits_2_with_one_sentence(

@@ -86,7 +86,7 @@ class Home:
     def environment(self, attempt: Path | None, run_id: str) -> dict[str, str]:
         kept = {
             key: os.environ[key]
-            for key in ("PATH", "HOME", "LANG", "COVERAGE_PROCESS_START")
+            for key in ("PATH", "HOME", "LANG", "COVERAGE_PROCESS_START", "WANDB_MODE", "WANDB_API_KEY")
             if key in os.environ
         }
         kept |= {"PYTHONFAULTHANDLER": "1", "PYTHONPATH": str(repo_dir())}
@@ -195,7 +195,9 @@ class Attempt:
 
     def events(self, kind: str) -> list[dict[str, Any]]:
         file = self.directory / "events.jsonl"
-        lines = file.read_text().splitlines() if file.exists() else []
+        lines = (
+            file.read_text().split("\n")[:-1] if file.exists() else []
+        )  # a last line may be half there yet
         return [event for event in map(json.loads, lines) if event["kind"] == kind]
 
     def losses(self) -> dict[int, float]:
