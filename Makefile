@@ -2,10 +2,12 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+HOME_DIR ?= /tmp/nanochat-ablation
 export NANOCHAT_PORT ?= $(PORT)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up lint types test test-fast web bench bench-train bench-kills bench-overheads docs
+.PHONY: help setup up lint types test test-fast web bench bench-train bench-kills bench-modern bench-loss \
+	bench-overheads docs
 
 help: ## list the targets
 	@echo "targets:"
@@ -67,6 +69,17 @@ bench-kills: ## kill trainings at random moments and compare every loss (about 5
 	@echo "bench-kills: SIGKILL at random moments, on one rank and on two; losses compared bit for bit"
 	@$(PYTHON) bootstrap.py --dev
 	@$(BIN)/python -m tests.nanochat.train.kills --kills 20 --ranks 1 2
+
+bench-modern: ## what arch: modern and its options do to the loss (about an hour; HOME_DIR=… keeps the results)
+	@echo "bench-modern: every option alone for 300 steps, then modern against classic at equal time; 3 seeds"
+	@$(PYTHON) bootstrap.py
+	@$(BIN)/python -m nanochat.ablation --home $(HOME_DIR)
+	@$(BIN)/python -m nanochat.ablation --home $(HOME_DIR) --minutes 10
+
+bench-loss: ## memory and time of the loss against one that holds all logits (about 5 minutes)
+	@echo "bench-loss: chunked against plain, vocabulary 65,536, 4 × 2,048 tokens"
+	@$(PYTHON) bootstrap.py
+	@$(BIN)/python -m nanochat.bench_loss
 
 bench-overheads: ## what saving, telling and reading cost (about 3 minutes)
 	@echo "bench-overheads: stalls by checkpoints, CPU of events, share of the loader"

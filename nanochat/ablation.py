@@ -2,7 +2,8 @@
 
 Every variant is the real `scripts.base_train` on `pydocs`, for a number of steps and several seeds, one
 thread each and as many at a time as there are cores: the losses do not depend on the machine's load.
-Not covered: speed (see `python -m nanochat.bench`).
+`--minutes 10` compares modern with classic at equal time instead: short runs of both in turn tell the
+time of a step, then both train for the steps that fit.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,13 @@ SIZE = {
     "tokenizer": "tokenizer/ablation", "compile": "on",
 }  # fmt: skip
 VOCAB = 4096
+RACE = {"total_batch_size": 8192}
 
 
 #: options that `arch: modern` leaves out, and the values they are tried with
-LEFT_OUT = {"polar_express": True, "matrix_weight_decay": 0.2, "lr_batch_tokens": 524288}
+LEFT_OUT = {
+    "rope_base": 100_000.0, "polar_express": True, "matrix_weight_decay": 0.2, "lr_batch_tokens": 524288,
+}  # fmt: skip
 SCHEDULE = ("warmdown_ratio", "final_lr_frac", "momentum_final")
 
 
@@ -41,8 +45,8 @@ def variants() -> dict[str, dict[str, Any]]:
     return {"classic": {}, **single, "schedule": schedule, "modern": {"arch": "modern"}}
 
 
-def train(home: Path, name: str, flags: Mapping[str, Any], seed: int) -> float:
-    """Validation bits per byte at the end of one run. Kept, so that a second call answers at once."""
+def train(home: Path, name: str, flags: Mapping[str, Any], seed: int, metric: str = "val/bpb") -> float:
+    """Median of a metric of one run (validation bits per byte: the last). A second call answers at once."""
     attempt = home / "ablation" / f"{name}-{seed}"
     events = attempt / "events.jsonl"
     values = {**SIZE, **flags, "seed": seed, "model_tag": f"{name}-{seed}".lower(), "keep_last": 1}
@@ -57,8 +61,28 @@ def train(home: Path, name: str, flags: Mapping[str, Any], seed: int) -> float:
                 argv, check=True, stdout=log, stderr=log, env={**environ, "OMP_NUM_THREADS": "1"}, cwd=home
             )
         (attempt / "values.json").write_text(wanted)
-    metrics = [json.loads(line) for line in events.read_text().splitlines()]
-    return [one["values"]["val/bpb"] for one in metrics if "val/bpb" in one.get("values", {})][-1]
+    lines = [json.loads(line) for line in events.read_text().splitlines()]
+    found = [float(line["values"][metric]) for line in lines if metric in line.get("values", {})]
+    return found[-1] if metric == "val/bpb" else statistics.median(found)
+
+
+def race(home: Path, minutes: float, pool: ThreadPoolExecutor, seeds: int) -> dict[str, list[float]]:
+    """Bits per byte of classic and modern after the steps that fit into as many minutes of one core."""
+    sides: dict[str, dict[str, Any]] = {"classic": {}, "modern": {"arch": "modern"}}
+    step_ms: dict[str, list[float]] = {name: [] for name in sides}
+    for round_ in range(5):
+        for name, flags in sides.items():
+            short = {**flags, **RACE, "num_iterations": 12, "eval_every": 0}
+            step_ms[name].append(train(home, f"{name}-time", short, round_, "train/dt_ms"))
+    jobs: dict[str, list[Future[float]]] = {name: [] for name in sides}
+    for name, flags in sides.items():
+        steps = int(minutes * 60_000 / statistics.median(step_ms[name]))
+        print(f"{name}: {statistics.median(step_ms[name]):.0f} ms a step, {steps} steps", flush=True)
+        sides[name] = {**flags, **RACE, "num_iterations": steps}
+    for seed in range(seeds):
+        for name, flags in sides.items():
+            jobs[name].append(pool.submit(train, home, f"{name}-race", flags, seed))
+    return {name: [job.result() for job in found] for name, found in jobs.items()}
 
 
 def prepare(home: Path) -> None:
@@ -86,6 +110,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--home", required=True, help="directory for corpus, kernels and results; kept")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=0, help="compare at equal time")
     parser.add_argument("--only", default="", help="comma-separated variants beside classic")
     parser.add_argument(
         "--try", dest="tried", default="", help='JSON: further variants, {"name": {flag: value}}'
@@ -97,6 +122,9 @@ def main(argv: list[str] | None = None) -> int:
         chosen = {name: chosen[name] for name in ("classic", *given.only.split(","))}
     prepare(home)
     with ThreadPoolExecutor(cores()) as pool:
+        if given.minutes > 0:
+            print(table(race(home, given.minutes, pool, given.seeds)))
+            return 0
         jobs = {
             name: [pool.submit(train, home, name, flags, seed) for seed in range(given.seeds)]
             for name, flags in chosen.items()

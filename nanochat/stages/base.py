@@ -37,7 +37,6 @@ def head_problems(depth: int) -> list[Problem]:
 MODERN: dict[str, Any] = {
     "residual_scalars": True,
     "value_embeddings": True,
-    "rope_base": 100_000.0,
     "normuon": True,
     "warmdown_ratio": 0.65,
     "final_lr_frac": 0.05,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import struct
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from nanochat.trackers import Nothing, Tracker, Trackers, open_trackers
-from tests.nanochat.trainers import Home
+from tests.nanochat.trainers import DEADLINE_S, Home
 
 
 @pytest.fixture
@@ -47,7 +48,15 @@ def log_records(data: bytes, at: int) -> Iterator[bytes]:
             body = b""
 
 
-def wandb_history(base: Path) -> list[dict[str, float]]:
+def wandb_history(base: Path, count: int) -> list[dict[str, float]]:
+    """The rows of the history, once there are `count`: wandb's own process may write on for a moment."""
+    end = time.monotonic() + DEADLINE_S
+    while len(rows := history_now(base)) < count and time.monotonic() < end:
+        time.sleep(0.05)
+    return rows
+
+
+def history_now(base: Path) -> list[dict[str, float]]:
     rows = []
     for record in wandb_records(base):
         if record.WhichOneof("record_type") == "history":  # type: ignore[attr-defined]
@@ -77,7 +86,7 @@ def test_a_training_tells_both_trackers_what_it_tells_its_events(tmp_path: Path)
     assert not [event for event in attempt.events("warning") if "without it" in event["message"]]
     told = [(event["step"], event["values"]) for event in attempt.events("metric")]
 
-    rows = wandb_history(tmp_path)
+    rows = wandb_history(tmp_path, len(told))
     kept = [(row["step"], {k: v for k, v in row.items() if k != "step" and k[0] != "_"}) for row in rows]
     assert kept == told and "val/bpb" in told[3][1]
     (run,) = [record.run for record in wandb_records(tmp_path) if record.WhichOneof("record_type") == "run"]  # type: ignore[attr-defined]

@@ -50,7 +50,7 @@ def test_a_classic_checkpoint_is_not_resumed_as_modern(home: Home) -> None:
     config = home.base_config(**CONFIG, resume_from="auto")
     attempt = home.run("scripts.base_train", config, run="classic", attempt=2)
     assert attempt.failure is not None and attempt.failure["reason"] == "config_error"
-    assert "rope_base is 100000.0" in attempt.failure["message"]
+    assert "residual_scalars is True" in attempt.failure["message"]
 
 
 def test_it_is_not_exported_to_transformers(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
