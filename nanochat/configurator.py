@@ -23,9 +23,11 @@ from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
+from nanochat.hardware import Gpu
 from nanochat.paths import repo_dir
 from nanochat.stages import STAGES, Problem, Stage, StageConfig
 
+AUTO = "auto"  # the preset without a file: its values are planned for the GPUs at hand
 MAX_PRESET_BYTES = 64 * 1024
 MAX_NUMBER = 10**30
 _ARITHMETIC: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
@@ -52,10 +54,13 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class Preset:
-    """Values a preset file sets. `gpus`: what it implies (2 for dual-GPU ones, 0 for CPU ones)."""
+    """Values a preset sets. `gpus`: what it implies (2 for dual-GPU ones, 0 for CPU ones).
+
+    `path`: its file; None: `auto`, which has none.
+    """
 
     name: str
-    path: Path
+    path: Path | None
     values: Mapping[str, Any]
     gpus: int | None
 
@@ -165,14 +170,38 @@ def load_preset(path: Path) -> Preset:
     return Preset(path.stem, path, values, gpus)
 
 
-def find_preset(name: str) -> Preset:
-    """A preset by the name it ships under. Raises ConfigError with the nearest known name."""
+def preset_names() -> list[str]:
+    """Every name that `find_preset` knows."""
+    return [*preset_files(), AUTO]
+
+
+def automatic_preset(gpus: Sequence[Gpu]) -> Preset:
+    """`auto`: the planner's values for these GPUs, or for a CPU when there are none."""
+    from nanochat.planner import automatic
+
+    values = automatic(gpus)
+    return Preset(AUTO, None, values, 0 if values.get("device") == "cpu" else len(gpus))
+
+
+def find_preset(name: str, gpus: Sequence[Gpu] | None = None) -> Preset:
+    """A preset by its name. Raises ConfigError with the nearest known name.
+
+    `gpus`: what `auto` is planned for; None: those this process sees, one for each of its ranks.
+    """
     files = preset_files()
+    if name == AUTO:
+        return automatic_preset(_own_gpus() if gpus is None else gpus)
     if name not in files:
-        nearest = nearest_name(name, files)
-        hint = f"; the nearest is {nearest!r}" if nearest else f"; there are {', '.join(files)}"
+        nearest = nearest_name(name, preset_names())
+        hint = f"; the nearest is {nearest!r}" if nearest else f"; there are {', '.join(preset_names())}"
         raise ConfigError([Problem("/config", f"there is no preset {name!r}{hint}", nearest)])
     return load_preset(files[name])
+
+
+def _own_gpus() -> list[Gpu]:
+    from nanochat.planner.host import host_gpus
+
+    return host_gpus()[: int(os.environ.get("WORLD_SIZE", "1"))]
 
 
 def find_preset_or_file(name: str) -> Preset:
@@ -195,13 +224,18 @@ def validate(stage: Stage, values: Mapping[str, Any], world_size: int | None = N
 
     `world_size`: ranks for the relational checks; None takes the config's own `processes`.
     """
-    try:
-        config = stage.config.model_validate(dict(values))
-    except ValidationError as error:
-        raise ConfigError([_problem(stage, item) for item in error.errors()]) from None
+    config = parse(stage, values)
     if problems := config.problems(config.processes if world_size is None else world_size):
         raise ConfigError(problems)
     return config
+
+
+def parse(stage: Stage, values: Mapping[str, Any]) -> StageConfig:
+    """The stage's config for `values`, each field checked by itself. Raises ConfigError."""
+    try:
+        return stage.config.model_validate(dict(values))
+    except ValidationError as error:
+        raise ConfigError([_problem(stage, item) for item in error.errors()]) from None
 
 
 def _problem(stage: Stage, error: Any) -> Problem:

@@ -53,7 +53,12 @@ def find_gpu(name: str) -> Gpu | None:
     """The entry for a name as drivers and people write it ("NVIDIA GeForce RTX 5090", "rtx5090")."""
     wanted = _plain(name)
     matches = [gpu for gpu in GPUS if _plain(gpu.name) in wanted or (wanted and wanted in _plain(gpu.name))]
-    return max(matches, key=lambda gpu: (_plain(gpu.name) in wanted, len(gpu.name)), default=None)
+
+    def closeness(gpu: Gpu) -> tuple[bool, int]:
+        whole = _plain(gpu.name) in wanted
+        return whole, len(gpu.name) if whole else -len(gpu.name)
+
+    return max(matches, key=closeness, default=None)
 
 
 def _plain(name: str) -> str:

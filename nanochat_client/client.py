@@ -216,6 +216,27 @@ class Client:
         """The presets that ship."""
         return self._transport.send(operations.configs())
 
+    def plan(
+        self,
+        stage: str,
+        *,
+        config: str | None = None,
+        overrides: JsonObject | None = None,
+        gpus: int | None = None,
+        gpu: str | None = None,
+        target_vram_gb: float | None = None,
+    ) -> types.Plan:
+        """What such a run would need, and what is wrong with it; nothing is started."""
+        body = types.PlanCreate(
+            stage=stage,
+            config=config,
+            overrides=overrides or {},
+            gpus=gpus,
+            gpu=gpu,
+            target_vram_gb=target_vram_gb,
+        )
+        return self._transport.send(operations.plan(body))
+
     def workers(self) -> types.Page[types.Worker]:
         return self._transport.send(operations.workers())
 

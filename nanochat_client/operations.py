@@ -186,6 +186,11 @@ def configs() -> Operation[types.Page[types.ConfigView]]:
     return _get("/configs", types.Page[types.ConfigView])
 
 
+def plan(body: types.PlanCreate) -> Operation[types.Plan]:
+    fields = body.model_dump(mode="json", exclude_unset=True)
+    return Operation("POST", "/plans", _parser(types.Plan), body=fields, repeatable=True)
+
+
 def workers() -> Operation[types.Page[types.Worker]]:
     return _get("/workers", types.Page[types.Worker])
 

@@ -19,6 +19,7 @@ from server.inference.routes import router as inference
 from server.live.hub import Hub
 from server.live.routes import router as live
 from server.pipelines.routes import router as pipelines
+from server.plans.routes import router as plans
 from server.reconcile import Reconciler
 from server.runs.routes import router as runs
 from server.settings import Settings
@@ -51,7 +52,7 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(title="nanochat training service", version=VERSION, lifespan=lifespan)
     problems.install(app)
     for router in (
-        stages, runs, pipelines, telemetry, live, checkpoints, inference, workers, system, attempts,
+        stages, plans, runs, pipelines, telemetry, live, checkpoints, inference, workers, system, attempts,
     ):  # fmt: skip
         app.include_router(router)
     web.install(app)

@@ -38,7 +38,7 @@ def run(
     from nanochat_client import Client
 
     preset, overrides, implied_gpus = _preset(config)
-    overrides |= _assignments(stage, sets or [])
+    overrides |= assignments(stage, sets or [])
     with Client() as client:
         try:
             made = client.create_run(
@@ -81,7 +81,7 @@ def _preset(config: str | None) -> tuple[str | None, dict[str, Any], int | None]
     return None, dict(preset.values), preset.gpus
 
 
-def _assignments(stage: str, texts: list[str]) -> dict[str, Any]:
+def assignments(stage: str, texts: list[str]) -> dict[str, Any]:
     """`key=value` texts as the stage's config wants them; what is unknown the service refuses."""
     if not texts:
         return {}

@@ -8,6 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from nanochat.configurator import nearest_name
+from nanochat.hardware import Gpu
 from nanochat_client import types
 from nanochat_client.types import PipelineCreate, PipelineStep, ProblemItem, RunState
 from server.attempts.inputs import fitting
@@ -21,6 +22,7 @@ from server.runs import service as runs
 from server.runs.resolve import Resolved, invalid, known_stage, resolve
 from server.runs.states import CANCELLED, FAILED, LIVE, LOST, SUCCEEDED, TERMINAL, WAITING
 from server.runs.views import run_view
+from server.workers import repository as workers
 
 MAX_NAME = 64
 
@@ -29,13 +31,13 @@ async def create(session: AsyncSession, body: PipelineCreate, pipeline_id: str) 
     """Store the pipeline and its runs. Raises Invalid with pointers into the body; stores nothing then."""
     steps, name = _steps(body)
     _check_override_names(body, steps)
-    gpu_offered = await runs.gpu_offered(session)
+    offered = await workers.best_gpus(session)
     resolved: dict[str, Resolved] = {}
     problems: list[ProblemItem] = []
     for index, step in enumerate(steps):
         try:
             _check_step(steps, index)
-            resolved[step.name] = _resolve(body, step, index, name, gpu_offered)
+            resolved[step.name] = _resolve(body, step, index, name, offered)
         except Invalid as error:
             problems += error.errors
     if problems:
@@ -110,14 +112,16 @@ def _parent_name(steps: Sequence[PipelineStep], index: int) -> str | None:
     return steps[index].parent or (steps[index - 1].name if index else None)
 
 
-def _resolve(body: PipelineCreate, step: PipelineStep, index: int, name: str, gpu_offered: bool) -> Resolved:
+def _resolve(
+    body: PipelineCreate, step: PipelineStep, index: int, name: str, offered: Sequence[Gpu]
+) -> Resolved:
     """Config of one step; what is wrong with an override points to where that override was given."""
     at, top = f"/steps/{index}", f"/overrides/{step.name}"
     overrides = body.overrides.get(step.name, {})
     try:
         return resolve(
             step.stage, step.config, {**step.overrides, **overrides}, step.gpus,
-            name=_run_name(name, step.name), gpu_offered=gpu_offered, at=at,
+            name=_run_name(name, step.name), offered=offered, at=at,
         )  # fmt: skip
     except Invalid as error:
         inside = f"{at}/overrides/"

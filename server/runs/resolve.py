@@ -7,16 +7,32 @@ was sent and the nearest valid value where there is one.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from nanochat.configurator import ConfigError, Preset, PresetError, find_preset, nearest_name, validate
+from nanochat.hardware import Gpu
 from nanochat.stages import STAGES, Stage
 from nanochat_client.types import ProblemItem
 from server.problems import Invalid
 
 MAX_TAG = 64
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """Preset and overrides put together, not checked yet, and the GPUs they ask for."""
+
+    stage: Stage
+    values: dict[str, Any]
+    preset: str | None
+    gpus: int
+
+    @property
+    def ranks(self) -> int | None:
+        """Ranks to check the config for; None: those it names itself."""
+        return (self.gpus or None) if self.stage.distributed else 1
 
 
 @dataclass(frozen=True)
@@ -36,34 +52,58 @@ def resolve(
     gpus: int | None,
     *,
     name: str | None = None,
-    gpu_offered: bool = False,
+    offered: Sequence[Gpu] = (),
     at: str = "",
     overrides_at: str | None = None,
 ) -> Resolved:
     """The config for a request. Raises Invalid.
 
-    `gpu_offered`: some worker has a GPU, so a stage that can use one gets one. `at`: where in the body
-    the request stands (pipeline steps); `overrides_at`: where its overrides stand, if elsewhere.
+    `offered`: the GPUs of the best worker: a stage that can use one gets one, and `auto` is planned for
+    them. `at`: where in the body the request stands (pipeline steps); `overrides_at`: where its overrides
+    stand, if elsewhere.
     """
     overrides_at = f"{at}/overrides" if overrides_at is None else overrides_at
+    got = assemble(
+        stage_name, preset_name, overrides, gpus, offered=offered, at=at, overrides_at=overrides_at
+    )
+    if name and "run" not in overrides:
+        got.values["run"] = name
+    try:
+        config = validate(got.stage, got.values, got.ranks)
+    except ConfigError as error:
+        raise invalid(problem_items(error, overrides_at)) from None
+    return Resolved(got.stage, config.model_dump(mode="json"), preset_name, got.gpus)
+
+
+def assemble(
+    stage_name: str,
+    preset_name: str | None,
+    overrides: Mapping[str, Any],
+    gpus: int | None,
+    *,
+    offered: Sequence[Gpu],
+    at: str,
+    overrides_at: str,
+) -> Assembled:
+    """What `resolve` checks. Raises Invalid: `unknown_stage`, `unknown_preset`, `invalid_preset` …"""
     stage = known_stage(stage_name, f"{at}/stage")
-    preset = _preset(stage, preset_name, f"{at}/config")
+    on_cpu = overrides.get("device") == "cpu" or not stage.uses_gpu
+    preset = _preset(stage, preset_name, f"{at}/config", () if on_cpu else offered[:gpus])
     if problems := _unstorable(overrides, overrides_at):
         raise invalid(problems)
     values = {**(preset.values if preset else {}), **overrides}
-    if name and "run" not in overrides:
-        values["run"] = name
-    count = _gpus(stage, preset, overrides, gpus, gpu_offered, f"{at}/gpus", overrides_at)
+    count = _gpus(stage, preset, overrides, gpus, bool(offered), f"{at}/gpus", overrides_at)
     if count and values.get("device") == "cpu":
         values["device"] = "auto"  # the preset's; GPUs were asked for explicitly
-    try:
-        config = validate(stage, values, (count or None) if stage.distributed else 1)
-    except ConfigError as error:
-        raise invalid(
-            [ProblemItem(pointer=overrides_at + p.pointer, message=p.message, nearest=p.nearest)
-             for p in error.problems]
-        ) from None  # fmt: skip
-    return Resolved(stage, config.model_dump(mode="json"), preset_name, count)
+    return Assembled(stage, values, preset_name, count)
+
+
+def problem_items(error: ConfigError, overrides_at: str) -> list[ProblemItem]:
+    """Problems of a config as problems of the body that gave it."""
+    return [
+        ProblemItem(pointer=overrides_at + p.pointer, message=p.message, nearest=p.nearest)
+        for p in error.problems
+    ]
 
 
 def invalid(problems: list[ProblemItem], code: str = "invalid_config") -> Invalid:
@@ -97,11 +137,11 @@ def check_text(text: str, pointer: str) -> None:
         raise invalid(problems, "invalid")
 
 
-def _preset(stage: Stage, name: str | None, pointer: str) -> Preset | None:
+def _preset(stage: Stage, name: str | None, pointer: str, gpus: Sequence[Gpu]) -> Preset | None:
     if name is None:
         return None
     try:
-        preset = find_preset(name)
+        preset = find_preset(name, gpus)
     except ConfigError as error:
         problems = [
             ProblemItem(pointer=pointer, message=p.message, nearest=p.nearest) for p in error.problems

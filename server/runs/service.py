@@ -29,7 +29,7 @@ async def create(session: AsyncSession, body: RunCreate, run_id: str) -> Run:
     check_selector(body.checkpoint, "/checkpoint")
     resolved = resolve(
         body.stage, body.config, body.overrides, body.gpus,
-        name=body.name, gpu_offered=await gpu_offered(session),
+        name=body.name, offered=await workers.best_gpus(session),
     )  # fmt: skip
     parent = await _parent(session, body)
     run = new_run(
@@ -77,10 +77,6 @@ def new_run(
         priority=priority,
         tags=tags or [],
     )
-
-
-async def gpu_offered(session: AsyncSession) -> bool:
-    return any(offer.gpus for offer in await workers.offers(session))
 
 
 async def say_blocked(session: AsyncSession, run: Run) -> None:

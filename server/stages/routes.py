@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fastapi import APIRouter
 
-from nanochat.configurator import ConfigError, PresetError, load_preset, nearest_name, preset_files, validate
+from nanochat.configurator import (
+    AUTO,
+    ConfigError,
+    PresetError,
+    find_preset,
+    load_preset,
+    nearest_name,
+    preset_files,
+    preset_names,
+    validate,
+)
+from nanochat.hardware import Gpu
 from nanochat.paths import repo_dir
 from nanochat.stages import STAGES, Stage
 from nanochat_client.types import ConfigView, Page, ProblemItem, StageView
+from server.deps import Read
 from server.problems import NotFound
+from server.workers.repository import best_gpus
 
 router = APIRouter(tags=["stages"])
 
@@ -28,16 +43,20 @@ def get_stage(stage: str) -> StageView:
 
 
 @router.get("/configs")
-def list_configs() -> Page[ConfigView]:
-    """The presets that ship: what each sets, what it resolves to, what is wrong with it."""
-    return Page(items=[_config_view(name) for name in preset_files()])
+async def list_configs(session: Read) -> Page[ConfigView]:
+    """The presets: what each sets, what it resolves to, what is wrong with it.
+
+    `auto` has no file: it is planned for the GPUs of the best worker, else for a CPU.
+    """
+    gpus = await best_gpus(session)
+    return Page(items=[_config_view(name, gpus) for name in preset_names()])
 
 
 @router.get("/configs/{name}")
-def get_config(name: str) -> ConfigView:
-    if name not in preset_files():
-        raise NotFound(f"there is no preset {name!r}{_nearest(name, list(preset_files()))}")
-    return _config_view(name)
+async def get_config(name: str, session: Read) -> ConfigView:
+    if name not in preset_names():
+        raise NotFound(f"there is no preset {name!r}{_nearest(name, preset_names())}")
+    return _config_view(name, await best_gpus(session))
 
 
 def _nearest(name: str, known: list[str]) -> str:
@@ -54,6 +73,7 @@ def _presets_by_stage() -> dict[str, list[str]]:
             continue  # GET /configs says what is wrong with it
         for stage in stages:
             found[stage].append(name)
+    found["base"].append(AUTO)
     return found
 
 
@@ -68,12 +88,11 @@ def _stage_view(stage: Stage, presets: dict[str, list[str]]) -> StageView:
     )
 
 
-def _config_view(name: str) -> ConfigView:
+def _config_view(name: str, gpus: Sequence[Gpu]) -> ConfigView:
     """A preset as its first stage sees it: most presets fit one stage only."""
-    path = preset_files()[name]
-    where = str(path.relative_to(repo_dir()))
+    where = str(preset_files()[name].relative_to(repo_dir())) if name != AUTO else ""
     try:
-        preset = load_preset(path)
+        preset = find_preset(name, gpus)
     except PresetError as error:
         problem = ProblemItem(pointer="", message=str(error))
         return ConfigView(name=name, path=where, stages=[], values={}, problems=[problem])

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from nanochat.hardware import Gpu
+from nanochat.planner.host import gpu_of
 from nanochat_client import types
 from server.ids import is_id
 from server.models import Attempt, Worker, now
@@ -82,6 +85,12 @@ async def offers(session: AsyncSession) -> list[Offer]:
         free = [gpu["index"] for gpu in worker.gpus if gpu["index"] not in taken]
         made.append(Offer(worker, worker.slots - len(load.live) - len(load.sent), free))
     return made
+
+
+async def best_gpus(session: AsyncSession) -> list[Gpu]:
+    """The GPUs of the alive worker that has most; empty: no worker has one."""
+    best: list[dict[str, Any]] = max((o.worker.gpus for o in await offers(session)), key=len, default=[])
+    return [gpu_of(str(gpu["name"]), int(gpu["memory_bytes"])) for gpu in best]
 
 
 def worker_view(worker: Worker, load: Load) -> types.Worker:

@@ -70,6 +70,17 @@ def test_the_service_describes_itself(either: Either, worker: FakeWorker) -> Non
     assert either.checkpoints().items == []
 
 
+def test_a_plan_is_asked_for_without_starting_anything(either: Either) -> None:
+    plan = either.plan("base", config="stable_26gb", gpu="RTX 5090", target_vram_gb=8)
+    assert plan.memory is not None and plan.fits is False and plan.gpus == 2
+    assert plan.fit is not None and plan.fit.device_batch_size == 2
+    wrong = either.plan("base", overrides={"depth": 13}, gpus=0)
+    assert wrong.problems[0].nearest == 14
+    with pytest.raises(Invalid, match="RTX 5090"):
+        either.plan("base", gpu="RTX 5900")
+    assert either.runs().items == []
+
+
 def test_errors_carry_what_the_service_said(either: Either) -> None:
     with pytest.raises(Invalid) as caught:
         either.create_run("base", overrides={"depht": 3})

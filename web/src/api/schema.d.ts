@@ -70,7 +70,9 @@ export interface paths {
         };
         /**
          * List Configs
-         * @description The presets that ship: what each sets, what it resolves to, what is wrong with it.
+         * @description The presets: what each sets, what it resolves to, what is wrong with it.
+         *
+         *     `auto` has no file: it is planned for the GPUs of the best worker, else for a CPU.
          */
         get: operations["list_configs_configs_get"];
         put?: never;
@@ -373,6 +375,28 @@ export interface paths {
          * @description End every run of it that has not ended.
          */
         post: operations["cancel_pipeline_pipelines__pipeline_id__cancel_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/plans": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Plan
+         * @description What a run would need: memory, steps, hours, disk; and what is wrong with it. Nothing is started.
+         *
+         *     A config with problems is an answer too: `problems` says where and what would be valid.
+         */
+        post: operations["plan_plans_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1026,7 +1050,10 @@ export interface components {
             gpus?: number | null;
             /** Name */
             name: string;
-            /** Path */
+            /**
+             * Path
+             * @description Below the checkout; empty: `auto`, which is planned for the GPUs there are.
+             */
             path: string;
             /**
              * Problems
@@ -1129,6 +1156,26 @@ export interface components {
         Finished: {
             state: components["schemas"]["RunState"];
         };
+        /**
+         * FitView
+         * @description The largest micro-batch that fits, the global batch unchanged.
+         */
+        FitView: {
+            /** Activation Checkpoint */
+            activation_checkpoint: boolean;
+            /**
+             * Device Batch Size
+             * @description Null: not even one row fits.
+             */
+            device_batch_size: number | null;
+            /** Total Batch Size */
+            total_batch_size: number;
+            /**
+             * Total Bytes
+             * @description What a rank takes with it.
+             */
+            total_bytes: number;
+        };
         /** Gpu */
         Gpu: {
             /** Index */
@@ -1218,6 +1265,29 @@ export interface components {
              * @description Offset after the last byte in `items`: pass it as `after` to go on.
              */
             last: number;
+        };
+        /**
+         * MemoryView
+         * @description Bytes of one rank at the moment of its peak, by what they hold.
+         */
+        MemoryView: {
+            /** Activations */
+            activations: number;
+            /**
+             * Buffers
+             * @description Rotary tables, ids, temporaries, and what the process itself takes.
+             */
+            buffers: number;
+            /** Gradients */
+            gradients: number;
+            /** Loss */
+            loss: number;
+            /** Optimizer */
+            optimizer: number;
+            /** Total */
+            total: number;
+            /** Weights */
+            weights: number;
         };
         /** Metrics */
         Metrics: {
@@ -1377,6 +1447,132 @@ export interface components {
             parent?: string | null;
             /** Stage */
             stage: string;
+        };
+        /**
+         * Plan
+         * @description What a run would need. Sizes are counted, times are predicted; nothing is started or stored.
+         */
+        Plan: {
+            /**
+             * Accumulation
+             * @description Micro-batches of a step on each rank.
+             */
+            accumulation?: number | null;
+            /**
+             * Argv
+             * @description The command that a worker would start.
+             * @default []
+             */
+            argv: string[];
+            /**
+             * Budget Bytes
+             * @description What a rank may take; null: on a CPU without `target_vram_gb`.
+             */
+            budget_bytes?: number | null;
+            /** Checkpoint Bytes */
+            checkpoint_bytes?: number | null;
+            /**
+             * Config
+             * @description Resolved; null when a field is wrong by itself (see `problems`), like everything below.
+             */
+            config?: {
+                [key: string]: components["schemas"]["JsonValue"];
+            } | null;
+            /**
+             * Device
+             * @default
+             */
+            device: string;
+            /** Disk Bytes */
+            disk_bytes?: number | null;
+            /** Energy Kwh */
+            energy_kwh?: number | null;
+            fit?: components["schemas"]["FitView"] | null;
+            /**
+             * Fits
+             * @description Whether `memory` is within `budget_bytes`. An estimate: a run that does not fit is not refused.
+             */
+            fits?: boolean | null;
+            /** Flops Per Token */
+            flops_per_token?: number | null;
+            /**
+             * Gpus
+             * @default 0
+             */
+            gpus: number;
+            memory?: components["schemas"]["MemoryView"] | null;
+            /** Mfu */
+            mfu?: number | null;
+            /**
+             * Notes
+             * @default []
+             */
+            notes: string[];
+            /** Parameters */
+            parameters?: number | null;
+            /** Preset */
+            preset?: string | null;
+            /**
+             * Problems
+             * @description Why the run would be refused, with pointers into this request.
+             * @default []
+             */
+            problems: components["schemas"]["ProblemItem"][];
+            /**
+             * Ranks
+             * @default 0
+             */
+            ranks: number;
+            /** Seconds */
+            seconds?: number | null;
+            /** Stage */
+            stage: string;
+            /** Steps */
+            steps?: number | null;
+            /** Tokens */
+            tokens?: number | null;
+            /** Tokens Per Second */
+            tokens_per_second?: number | null;
+            /** Total Batch Size */
+            total_batch_size?: number | null;
+            /**
+             * Vocab Size
+             * @description Of the tokenizer the run would take.
+             */
+            vocab_size?: number | null;
+        };
+        /** PlanCreate */
+        PlanCreate: {
+            /**
+             * Config
+             * @description Name of a preset.
+             */
+            config?: string | null;
+            /**
+             * Gpu
+             * @description Kind of GPU, e.g. RTX 5090; absent: what the best worker has.
+             */
+            gpu?: string | null;
+            /**
+             * Gpus
+             * @description GPUs to plan for; absent: what the preset implies, else one if there is one.
+             */
+            gpus?: number | null;
+            /**
+             * Overrides
+             * @description Config fields that win over the preset.
+             * @default {}
+             */
+            overrides: {
+                [key: string]: components["schemas"]["JsonValue"];
+            };
+            /** Stage */
+            stage: string;
+            /**
+             * Target Vram Gb
+             * @description GiB that a rank may take; absent: all of its GPU's memory.
+             */
+            target_vram_gb?: number | null;
         };
         /**
          * ProblemItem
@@ -2310,6 +2506,39 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Pipeline"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    plan_plans_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PlanCreate"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Plan"];
                 };
             };
             /** @description Validation Error */
