@@ -17,4 +17,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    from nanochat.allocator import start_again_with_huge_pages
+
+    start_again_with_huge_pages()
     main()

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from nanochat.allocator import with_huge_pages
 from nanochat.paths import attempt_dir, repo_dir
 from nanochat.stages import STAGES
 from nanochat_client.types import Claim
@@ -18,6 +19,7 @@ from worker.processes import die_with_parent
 #: what a trainer inherits; everything else (tokens, database URLs) stays out of its environment
 ALLOWED = (
     "PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "TZ", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "CUDA_HOME",
+    "GLIBC_TUNABLES",
     "NANOCHAT_DTYPE", "NANOCHAT_COMPILE", "NANOCHAT_UP",
     "SSL_CERT_FILE", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY",
 )  # fmt: skip
@@ -43,7 +45,7 @@ def environment(claim: Claim, base_dir: Path, directory: Path, environ: Mapping[
         key: value for key, value in environ.items() if key in ALLOWED or key.startswith(ALLOWED_PREFIXES)
     }
     return {
-        **kept,
+        **with_huge_pages(kept),
         "NANOCHAT_BASE_DIR": str(base_dir),
         "NANOCHAT_RUN_ID": claim.run_id,
         "NANOCHAT_ATTEMPT_DIR": str(directory),

@@ -23,6 +23,7 @@ def test_a_trainer_gets_no_secret_of_the_service() -> None:
     assert not {"t", "u", "r", "s"} & set(environ.values())
     assert (environ["PATH"], environ["HF_HOME"], environ["CUDA_VISIBLE_DEVICES"]) == ("/bin", "/hf", "0,1")
     assert environ["WANDB_MODE"] == "offline"
+    assert environ["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
     assert (environ["NANOCHAT_MARKER"], environ["NANOCHAT_RUN_ID"]) == ("a1", "r1")
 
 
