@@ -109,7 +109,12 @@ def measure(home: Path, *, steps: int, save_every: int, total: int, data: str = 
             stack.enter_context(timer.on(owner, name))
         base.run(validate(STAGES["base"], config, 1))  # type: ignore[arg-type]
     times = update.wall_s[SKIPPED:]
-    quiet = statistics.median(t for t, busy in zip(times, writing[SKIPPED:], strict=True) if not busy)
+    undisturbed = [t for t, busy in zip(times, writing[SKIPPED:], strict=True) if not busy]
+    if not undisturbed:
+        raise ValueError(
+            f"a checkpoint was being written during all steps after the first {SKIPPED}: save less often"
+        )
+    quiet = statistics.median(undisturbed)
     slower = sum(t - quiet for t, busy in zip(times, writing[SKIPPED:], strict=True) if busy)
     wall_s = sum(times) + sum(save.wall_s)
     micro = len(load.wall_s) // len(update.wall_s)

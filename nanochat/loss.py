@@ -21,6 +21,7 @@ from nanochat.compiling import compiled
 SOFTCAP = 15.0
 IGNORE = -1
 CHUNK_BYTES = {"cpu": 8 << 20, "cuda": 256 << 20}  # of float32 logits: fits the cache, keeps a GPU busy
+GRAD_CACHED = 24 << 20  # bytes of the head's gradient that stay in a CPU's cache from chunk to chunk
 
 
 def softcap(z: Tensor) -> Tensor:
@@ -28,9 +29,14 @@ def softcap(z: Tensor) -> Tensor:
     return SOFTCAP * torch.tanh(z.float() / SOFTCAP)
 
 
-def chunk_rows(vocab_size: int, device_type: str) -> int:
-    """Rows of one chunk, a multiple of 64; at least 256: below, products are slow (LOG 2026-11-24)."""
-    return max(256, CHUNK_BYTES.get(device_type, 8 << 20) // (4 * vocab_size) // 64 * 64)
+def chunk_rows(vocab_size: int, width: int, device_type: str) -> int:
+    """Rows of one chunk, a multiple of 64; at least 256: below, products are slow.
+
+    Every chunk reads and writes the head's whole gradient: on a CPU, where that no longer fits the
+    cache, larger chunks cost less than smaller ones save (LOG 2026-11-24).
+    """
+    least = 1024 if device_type == "cpu" and 4 * vocab_size * width > GRAD_CACHED else 256
+    return max(least, CHUNK_BYTES.get(device_type, 8 << 20) // (4 * vocab_size) // 64 * 64)
 
 
 def head_loss(
@@ -54,7 +60,7 @@ def head_loss(
 def head_nats(x_ND: Tensor, head_VD: Tensor, targets_N: Tensor) -> Tensor:
     """−log p(target) of every row in nats, 0 where the target is IGNORE. Without gradient."""
     w_VD = head_VD.to(x_ND.dtype)
-    step = chunk_rows(w_VD.size(0), x_ND.device.type)
+    step = chunk_rows(*w_VD.shape, x_ND.device.type)
     return torch.cat(
         [
             _nats(x_ND[at : at + step] @ w_VD.T, targets_N[at : at + step])
@@ -72,7 +78,7 @@ class _HeadLoss(torch.autograd.Function):
         dx_ND = torch.empty_like(x_ND)
         dw_VD = torch.zeros_like(head_VD) if grad_VD is None else grad_VD
         total = torch.zeros((), device=x_ND.device)
-        step = chunk_rows(w_VD.size(0), x_ND.device.type)
+        step = chunk_rows(*w_VD.shape, x_ND.device.type)
         for at in range(0, x_ND.size(0), step):
             rows = slice(at, at + step)
             x_CD = x_ND[rows]

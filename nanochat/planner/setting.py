@@ -9,6 +9,7 @@ from nanochat.schedule import table_params, value_embedding_layers
 
 ATTENTION_BLOCK, ATTENTION_LONGEST = 256, 1024  # nanochat.attention, which this must not import
 CHUNK_BYTES = {"cpu": 8 << 20, "cuda": 256 << 20}  # nanochat.loss, likewise; a test compares them
+GRAD_CACHED = 24 << 20
 
 
 @dataclass(frozen=True)
@@ -75,5 +76,6 @@ class Setting:
     @property
     def chunk_rows(self) -> int:
         """Rows of one chunk of the loss."""
-        rows = max(256, CHUNK_BYTES[self.device] // (4 * self.vocab_size) // 64 * 64)
+        least = 1024 if self.device == "cpu" and 4 * self.vocab_size * self.width > GRAD_CACHED else 256
+        rows = max(least, CHUNK_BYTES[self.device] // (4 * self.vocab_size) // 64 * 64)
         return min(self.tokens, rows)

@@ -75,7 +75,8 @@ def test_logits_at_the_cap_neither_overflow_nor_lose_the_target() -> None:
     assert torch.isfinite(loss) and x.grad is not None and torch.isfinite(x.grad).all()
 
 
-def test_chunks_fit_the_budget() -> None:
-    assert chunk_rows(8192, "cpu") * 8192 * 4 <= 8 << 20
-    assert chunk_rows(65536, "cuda") * 65536 * 4 <= 256 << 20
-    assert chunk_rows(10**6, "cpu") == 256
+def test_chunks_fit_the_budget_unless_the_heads_gradient_leaves_the_cache() -> None:
+    assert chunk_rows(8192, 512, "cpu") * 8192 * 4 <= 8 << 20
+    assert chunk_rows(65536, 768, "cuda") * 65536 * 4 <= 256 << 20
+    assert (chunk_rows(24576, 256, "cpu"), chunk_rows(24577, 256, "cpu")) == (256, 1024)
+    assert chunk_rows(10**6, 768, "cuda") == 256

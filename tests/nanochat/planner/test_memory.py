@@ -13,7 +13,7 @@ from nanochat import attention, loss
 from nanochat.planner import Setting, peak_memory
 from nanochat.planner.memory import heap_bytes, moments
 from nanochat.planner.original import FIELD, FIELD_BYTES, original_memory
-from nanochat.planner.setting import ATTENTION_BLOCK, ATTENTION_LONGEST, CHUNK_BYTES
+from nanochat.planner.setting import ATTENTION_BLOCK, ATTENTION_LONGEST, CHUNK_BYTES, GRAD_CACHED
 from nanochat.planner_check import fake, measured
 from nanochat.planner_check.__main__ import main
 
@@ -53,11 +53,11 @@ def test_the_plan_is_what_the_trainer_takes(setting: Setting, home: Path) -> Non
 
 def test_what_is_copied_from_other_modules_is_still_the_same() -> None:
     assert (ATTENTION_BLOCK, ATTENTION_LONGEST) == (attention.BLOCK, attention.LONGEST)
-    assert CHUNK_BYTES == loss.CHUNK_BYTES
+    assert (CHUNK_BYTES, GRAD_CACHED) == (loss.CHUNK_BYTES, loss.GRAD_CACHED)
     for vocab_size in (512, 8192, 50304, 65536):
         for device in ("cpu", "cuda"):
             setting = Setting(4, vocab_size, 2048, 32, device=device)
-            rows = min(setting.tokens, loss.chunk_rows(vocab_size, device))
+            rows = min(setting.tokens, loss.chunk_rows(vocab_size, setting.width, device))
             assert setting.chunk_rows == rows
 
 
