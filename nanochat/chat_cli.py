@@ -46,18 +46,19 @@ def main(argv: Sequence[str]) -> int:
 
     from nanochat.artefacts import checkpoint_path
     from nanochat.checkpoint import BrokenCheckpoint, load_model
-    from nanochat.engine import Engine
+    from nanochat.engine import Options, make_engine
     from nanochat.errors import DataError
     from nanochat.paths import base_dir
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         place = checkpoint_path(args.checkpoint, base_dir(), STAGES)
-        model, tokenizer, meta = load_model(place, device)
+        model, tokenizer, meta = load_model(place, device, torch.bfloat16)
     except (DataError, BrokenCheckpoint, OSError) as error:
         print(f"chat_cli: {error}", file=sys.stderr)
         return 1
-    chat = Chat(Engine(model, tokenizer, slots=1), args.max_tokens, args.temperature, args.top_k, args.seed)
+    engine = make_engine(model, tokenizer, Options(lanes=1))
+    chat = Chat(engine, args.max_tokens, args.temperature, args.top_k, args.seed)
     try:
         if args.prompt:
             chat.ask(args.prompt)

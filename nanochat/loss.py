@@ -60,7 +60,7 @@ def head_loss(
 def head_nats(x_ND: Tensor, head_VD: Tensor, targets_N: Tensor) -> Tensor:
     """−log p(target) of every row in nats, 0 where the target is IGNORE. Without gradient."""
     w_VD = head_VD.to(x_ND.dtype)
-    step = chunk_rows(*w_VD.shape, x_ND.device.type)
+    step = chunk_rows(w_VD.size(0), w_VD.size(1), x_ND.device.type)
     return torch.cat(
         [
             _nats(x_ND[at : at + step] @ w_VD.T, targets_N[at : at + step])
@@ -78,7 +78,7 @@ class _HeadLoss(torch.autograd.Function):
         dx_ND = torch.empty_like(x_ND)
         dw_VD = torch.zeros_like(head_VD) if grad_VD is None else grad_VD
         total = torch.zeros((), device=x_ND.device)
-        step = chunk_rows(*w_VD.shape, x_ND.device.type)
+        step = chunk_rows(w_VD.size(0), w_VD.size(1), x_ND.device.type)
         for at in range(0, x_ND.size(0), step):
             rows = slice(at, at + step)
             x_CD = x_ND[rows]

@@ -1,5 +1,6 @@
-"""Text generation: a scheduler, a model runner, and a process that serves one model over a socket."""
+"""Text generation: a scheduler, model runners, and a process that serves one model over a socket."""
 
-from nanochat.engine.engine import Engine, Output, Request, generate_batch
+from nanochat.engine.engine import Engine, Output, Request
+from nanochat.engine.make import Options, generate_batch, make_engine
 
-__all__ = ["Engine", "Output", "Request", "generate_batch"]
+__all__ = ["Engine", "Options", "Output", "Request", "generate_batch", "make_engine"]

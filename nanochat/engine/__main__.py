@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import os
 import socket
 import sys
@@ -20,30 +21,49 @@ def main() -> int:
     parser.add_argument("--slots", type=int, default=16, help="sequences generated at once")
     parser.add_argument("--threads", type=int, default=0, help="0: all cores but one")
     parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], default="auto")
+    parser.add_argument(
+        "--quantize", choices=["none", "int8"], default="none", help="weights in 8 bits (CPU)"
+    )
+    parser.add_argument("--kv-gib", type=float, default=0.0, help="memory of the cache; 0: what is needed")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     args = parser.parse_args()
 
     import torch
 
     from nanochat.checkpoint import BrokenCheckpoint, load_model
-    from nanochat.engine import Engine, generate_batch
+    from nanochat.engine import Options, Request, make_engine
+    from nanochat.engine.make import threads
     from nanochat.engine.server import EngineServer
 
-    torch.set_num_threads(args.threads or max(1, (os.cpu_count() or 2) - 1))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    # float32 on CPUs: there a request gets the same tokens alone or in a batch
-    quick = args.dtype == "bfloat16" or (args.dtype == "auto" and device.type == "cuda")
+    torch.set_num_threads(threads(args.threads))
+    name = args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    precision = "bfloat16" if args.dtype == "auto" else args.dtype
     try:
-        model, tokenizer, _ = load_model(args.checkpoint, device, torch.bfloat16 if quick else torch.float32)
+        model, tokenizer, _ = load_model(args.checkpoint, device, getattr(torch, precision))
     except (BrokenCheckpoint, OSError) as error:
         print(f"engine: {error}", file=sys.stderr)
         return 1
-    generate_batch(model, tokenizer, [[tokenizer.bos]], max_new_tokens=2)  # warm up
+    options = Options(
+        lanes=args.slots,
+        precision="int8" if args.quantize == "int8" else precision,  # type: ignore[arg-type]
+        threads=args.threads,
+        cache_gib=args.kv_gib,
+    )
+    engine = make_engine(model, tokenizer, options)
+    del model  # packed by the native runner: its float32 weights are not needed any more
+    engine.add(Request("warm-up", [tokenizer.bos] * min(64, engine.context - 4), 2))
+    while engine.busy:
+        engine.step()
+    gc.collect()
+    gc.freeze()  # what is loaded stays: no collection has to look at it
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(args.socket)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the parent has gone
-            EngineServer(Engine(model, tokenizer, args.slots), connection).run()
+            EngineServer(engine, connection).run()
     return 0
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     raise SystemExit(main())

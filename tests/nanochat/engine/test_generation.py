@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import pydoc_data.topics
+import dataclasses
+import random
 
 import pytest
 import torch
@@ -12,50 +13,21 @@ from hypothesis import strategies as st
 from nanochat.engine import Engine, Request, generate_batch
 from nanochat.engine.calculator import calculate
 from nanochat.engine.detokenize import TextStream
-from nanochat.engine.sampling import Sampling, choose, uniform
-from nanochat.engine.scheduler import Scheduler
-from nanochat.gpt import GPT, GPTConfig
-from nanochat.tokenizer import Tokenizer
+from nanochat.engine.native import NativeRunner
+from nanochat.engine.sampling import Sampler, Sampling
+from nanochat.gpt import GPT
+from tests.nanochat.engine.tiny import (
+    CONTEXT,
+    MODEL,
+    PROMPTS,
+    TOKENIZER,
+    engine,
+    run,
+    tiny_model,
+    tokens_of,
+    without_specials,
+)
 from tests.nanochat.test_gpt import hf_state
-
-TOKENIZER = Tokenizer.train(iter(pydoc_data.topics.topics.values()), 400)
-CONTEXT = 64
-
-
-def tiny_model(kv_heads: int = 2, modern: bool = False) -> GPT:
-    model = GPT(
-        GPTConfig(
-            sequence_len=CONTEXT,
-            vocab_size=TOKENIZER.vocab_size,
-            n_layer=2,
-            n_head=2,
-            n_kv_head=kv_heads,
-            n_embd=64,
-            residual_scalars=modern,
-            value_embeddings=modern,
-        )
-    )
-    generator = torch.Generator().manual_seed(7)
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.normal_(std=0.15, generator=generator)
-    return model.eval()
-
-
-MODEL = tiny_model()
-PROMPTS = [
-    [TOKENIZER.bos, *TOKENIZER.encode(text)] for text in ("def", "The class", "a", "Where is the name of")
-]
-
-
-def without_specials(model: GPT) -> GPT:
-    """The same model with special tokens too unlikely to be said, so that nothing ends early."""
-    copy = tiny_model(model.cfg.n_kv_head, model.cfg.value_embeddings)
-    copy.load_state_dict(model.state_dict())
-    with torch.no_grad():
-        first = copy.lm_head.weight[: TOKENIZER.specials["<|bos|>"]]
-        copy.lm_head.weight[len(first) :] = 0
-    return copy
 
 
 def recomputed(model: GPT, prompt: list[int], count: int) -> list[int]:
@@ -79,8 +51,12 @@ def recomputed(model: GPT, prompt: list[int], count: int) -> list[int]:
     return ids[len(prompt) :]
 
 
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize(("kv_heads", "modern"), [(2, False), (1, False), (1, True)])
-def test_the_cache_changes_no_token(kv_heads: int, modern: bool) -> None:
+def test_the_cache_changes_no_token(
+    kv_heads: int, modern: bool, packed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nanochat.engine.make.WORTH_PACKING", 0 if packed else 10**6)
     model = without_specials(tiny_model(kv_heads, modern))
     answers = generate_batch(model, TOKENIZER, PROMPTS, max_new_tokens=30)
     assert answers == [recomputed(model, prompt, 30) for prompt in PROMPTS]
@@ -118,87 +94,164 @@ def test_greedy_tokens_are_those_of_transformers() -> None:
         assert theirs[0, len(prompt) :].tolist() == answer
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
-    texts=st.lists(st.text(min_size=1, max_size=12), min_size=2, max_size=6),
-    slots=st.integers(1, 4),
+    texts=st.lists(st.text(min_size=1, max_size=30), min_size=2, max_size=6),
+    lanes=st.integers(1, 4),
     temperature=st.sampled_from([0.0, 1.0]),
     seed=st.integers(0, 2**31),
+    precision=st.sampled_from(["float32", "bfloat16", "int8"]),
+    rows=st.integers(5, 40),
+    blocks=st.integers(4, 12),
 )
 def test_a_request_gets_the_same_tokens_alone_and_among_others(
-    texts: list[str], slots: int, temperature: float, seed: int
+    texts: list[str], lanes: int, temperature: float, seed: int, precision: str, rows: int, blocks: int
 ) -> None:
-    prompts = [[TOKENIZER.bos, *TOKENIZER.encode(text)][:40] for text in texts]
+    """In pieces of any size, behind cached prefixes, with blocks so few that some are computed twice."""
+    start = TOKENIZER.encode("All begin with the same words, which are computed once.")[:18]
+    prompts = [[TOKENIZER.bos, *start, *TOKENIZER.encode(text)][:44] for text in texts]
     requests = [
-        Request(str(i), prompt, 8, Sampling(temperature, seed=seed + i)) for i, prompt in enumerate(prompts)
+        Request(str(i), prompt, 12, Sampling(temperature, seed=seed + i)) for i, prompt in enumerate(prompts)
     ]
-    together: dict[str, list[int]] = {name: [] for name in ("cancelled", *(r.id for r in requests))}
 
-    def collect(engine: Engine) -> None:
-        for output in engine.step():
-            if output.token is not None:
-                together[output.id].append(output.token)
+    def fresh(lanes: int, rows: int, blocks: int) -> Engine:
+        return Engine(
+            NativeRunner(MODEL, precision=precision, blocks=blocks, max_rows=rows),  # type: ignore[arg-type]
+            TOKENIZER,
+            lanes,
+        )
 
-    engine = Engine(MODEL, TOKENIZER, slots)
-    engine.add(Request("cancelled", prompts[0], 20))
-    collect(engine)
+    busy = fresh(lanes, rows, blocks)
+    busy.add(Request("cancelled", prompts[0], 20))
+    outputs = busy.step()
     for request in requests:
-        engine.add(request)
-    collect(engine)
-    engine.abort("cancelled")
-    while engine.busy:
-        collect(engine)
+        busy.add(request)
+    outputs += busy.step()
+    busy.abort("cancelled")
+    outputs += run(busy)
+    assert busy.blocks.used == 0
     for request in requests:
-        engine = Engine(MODEL, TOKENIZER, 1)
-        engine.add(request)
-        alone = []
-        while engine.busy:
-            alone += [output.token for output in engine.step() if output.token is not None]
-        assert alone == together[request.id]
+        alone = run(fresh(1, 64, 4), request)
+        assert tokens_of(alone, request.id) == tokens_of(outputs, request.id)
+        assert alone[-1].finish is not None
 
 
-def test_an_aborted_request_frees_its_slot_at_once() -> None:
-    engine = Engine(MODEL, TOKENIZER, 1)
-    engine.add(Request("first", PROMPTS[0], 30))
-    engine.add(Request("second", PROMPTS[1], 3))
-    engine.step()
-    engine.abort("first")
-    assert {output.id for output in engine.step()} == {"second"}
-    engine.abort("second")
-    assert not engine.busy
+def test_an_aborted_request_frees_its_lane_at_once() -> None:
+    one = engine(1)
+    one.add(Request("first", PROMPTS[0], 30))
+    one.add(Request("second", PROMPTS[1], 3))
+    one.step()
+    one.abort("first")
+    assert {output.id for output in one.step()} == {"second"}
+    one.abort("second")
+    assert not one.busy and one.blocks.used == 0
+
+
+def test_a_thousand_requests_with_random_cancels_leave_no_block_behind() -> None:
+    chance = random.Random(5)
+    many = Engine(NativeRunner(MODEL, precision="bfloat16", blocks=14, max_rows=24), TOKENIZER, 8)
+    for number in range(1000):
+        prompt = [TOKENIZER.bos] * 17 + [chance.randrange(256) for _ in range(chance.randrange(30))]
+        choices = [
+            Request(str(number), prompt, chance.randrange(1, 12), Sampling(seed=number), index)
+            for index in range(chance.randrange(1, 3))
+        ]
+        many.add(*choices)
+        for _ in range(chance.randrange(3)):
+            many.step()
+        if chance.random() < 0.4:
+            many.abort(str(chance.randrange(max(0, number - 10), number + 1)))
+    run(many)
+    assert (many.blocks.used, many.scheduler.running, many.scheduler.waiting) == (0, [], 0)
+    assert many.scheduler.preemptions > 0 and many.scheduler.prefix_hits > 0
 
 
 def test_a_prompt_that_fills_the_context_is_refused_and_a_long_answer_ends_with_it() -> None:
-    engine = Engine(without_specials(MODEL), TOKENIZER, 1)
+    one = engine(1, without_specials(MODEL))
     with pytest.raises(ValueError, match="does not fit"):
-        engine.add(Request("long", [1] * CONTEXT, 1))
-    engine.add(Request("ok", [1] * (CONTEXT - 3), 100))
-    outputs = []
-    while engine.busy:
-        outputs += engine.step()
+        one.add(Request("long", [1] * CONTEXT, 1))
+    outputs = run(one, Request("ok", [1] * (CONTEXT - 3), 100))
     assert (outputs[-1].finish, len(outputs)) == ("length", 4)
+
+
+def test_the_second_request_computes_only_what_is_new() -> None:
+    one = engine(2)
+    prompt = [TOKENIZER.bos, *range(40)]
+    first = run(one, Request("first", prompt, 1))
+    second = run(one, Request("second", [*prompt, 50], 1))
+    other = run(one, Request("other", [*prompt, 50], 1, salt="another key"))
+    cached = [said[-1].usage.cached_tokens for said in (first, second, other) if said[-1].usage]
+    assert cached == [0, 32, 0]
+
+
+def test_several_choices_of_one_prompt_are_its_separate_answers() -> None:
+    prompt = [TOKENIZER.bos, *range(40)]
+    choices = [Request("r", prompt, 6, Sampling(1.0, seed=index), index) for index in range(3)]
+    one = engine(4)
+    one.add(*choices)
+    outputs = run(one)
+    assert one.rows < 2 * len(prompt)
+    for choice in choices:
+        alone = run(engine(1), dataclasses.replace(choice, id="alone"))
+        assert tokens_of(outputs, "r", choice.index) == tokens_of(alone, "alone", choice.index)
+
+
+# ---------------------------------------------------------------- log-probabilities
+
+
+def test_log_probabilities_are_the_models_before_temperature() -> None:
+    outputs = run(engine(), Request("r", PROMPTS[1], 8, Sampling(0.7, seed=3), logprobs=3, echo=True))
+    said = tokens_of(outputs, "r")
+    ids = [*PROMPTS[1], *said]
+    with torch.no_grad():
+        expected = MODEL(torch.tensor([ids]))[0].log_softmax(1)
+    told = [*outputs[0].echo, *(output.logprob for output in outputs if output.logprob)]
+    assert [one.token for one in told] == ids and told[0].logprob is None
+    for position, one in enumerate(told[1:]):
+        assert one.logprob == pytest.approx(float(expected[position, one.token]), abs=1e-4)
+        best = expected[position].topk(3)
+        assert [token for token, _ in one.top] == best.indices.tolist()
+        assert [value for _, value in one.top] == pytest.approx(best.values.tolist(), abs=1e-4)
+
+
+def test_a_prompt_alone_is_scored_without_a_new_token() -> None:
+    full = [TOKENIZER.bos, *([5] * (CONTEXT - 1))]
+    outputs = run(engine(), Request("r", full, 0, logprobs=0, echo=True))
+    assert [len(output.echo) for output in outputs] == [CONTEXT, 0]
+    assert (outputs[1].finish, tokens_of(outputs, "r")) == ("length", [])
+
+
+# ---------------------------------------------------------------- tool
+
+
+def scripted(monkeypatch: pytest.MonkeyPatch, tokens: list[int]) -> None:
+    script = iter(tokens)
+    monkeypatch.setattr(Sampler, "__call__", lambda *_: [next(script)])
 
 
 def test_the_calculator_answers_inside_the_generation(monkeypatch: pytest.MonkeyPatch) -> None:
     start, end = TOKENIZER.special("<|python_start|>"), TOKENIZER.special("<|python_end|>")
     says = [start, *TOKENIZER.encode("12+30"), end]
-    script = iter([*says, *TOKENIZER.encode("ok"), TOKENIZER.special("<|assistant_end|>")])
-    monkeypatch.setattr("nanochat.engine.engine.choose", lambda *_: next(script))
-    engine = Engine(MODEL, TOKENIZER, 1)
-    engine.add(Request("r", PROMPTS[0], 40))
-    outputs = []
-    while engine.busy:
-        outputs += engine.step()
-    said = [output.token for output in outputs if output.token is not None]
-    assert TOKENIZER.decode(said) == "<|python_start|>12+30<|python_end|><|output_start|>42<|output_end|>ok"
+    scripted(monkeypatch, [*says, *TOKENIZER.encode("ok"), TOKENIZER.special("<|assistant_end|>")])
+    outputs = run(engine(1), Request("r", PROMPTS[0], 40))
+    said = "<|python_start|>12+30<|python_end|><|output_start|>42<|output_end|>ok"
+    assert TOKENIZER.decode(tokens_of(outputs, "r")) == said
     spoken = [output.token for output in outputs if output.token is not None and not output.tool]
     assert TOKENIZER.decode(spoken) == "ok"
     assert outputs[-1].finish == "stop"
 
 
+def test_a_tools_answer_ends_where_the_tokens_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, end = TOKENIZER.special("<|python_start|>"), TOKENIZER.special("<|python_end|>")
+    says = [start, *TOKENIZER.encode("12+30"), end]
+    scripted(monkeypatch, says)
+    outputs = run(engine(1), Request("r", PROMPTS[0], len(says) + 1))
+    assert tokens_of(outputs, "r") == [*says, TOKENIZER.special("<|output_start|>")]
+    assert outputs[-1].finish == "length"
+
+
 def test_an_end_inside_a_tool_call_ends_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    script = iter([TOKENIZER.special("<|python_start|>"), 49, TOKENIZER.special("<|assistant_end|>")])
-    monkeypatch.setattr("nanochat.engine.engine.choose", lambda *_: next(script))
+    scripted(monkeypatch, [TOKENIZER.special("<|python_start|>"), 49, TOKENIZER.special("<|assistant_end|>")])
     (answer,) = generate_batch(MODEL, TOKENIZER, PROMPTS[:1], max_new_tokens=20)
     assert answer == [TOKENIZER.special("<|python_start|>"), 49]
 
@@ -220,31 +273,6 @@ def test_the_same_seed_says_the_same_and_another_says_something_else() -> None:
         for seed in (1, 1, 2)
     )
     assert first == again != other
-
-
-# ---------------------------------------------------------------- sampling
-
-
-def test_sampling_follows_the_probabilities() -> None:
-    logits = torch.tensor([0.1, 0.2, 0.3, 0.4]).log()
-    counts = torch.zeros(4)
-    for position in range(4000):
-        counts[choose(logits, Sampling(1.0, seed=3), position)] += 1
-    assert torch.allclose(counts / 4000, logits.exp(), atol=0.03)
-
-
-def test_top_k_and_top_p_keep_only_the_likeliest() -> None:
-    logits = torch.tensor([0.1, 0.2, 0.3, 0.4]).log()
-    assert {choose(logits, Sampling(1.0, top_k=2), i) for i in range(200)} == {2, 3}
-    assert {choose(logits, Sampling(1.0, top_p=0.39), i) for i in range(200)} == {3}
-    assert {choose(logits, Sampling(1.0, top_p=0.65), i) for i in range(200)} == {2, 3}
-    assert {choose(logits, Sampling(0.0), i) for i in range(5)} == {3}
-
-
-@given(st.integers(0, 2**63), st.integers(0, 10_000))
-def test_a_random_number_depends_on_seed_and_position_alone(seed: int, position: int) -> None:
-    assert 0 <= uniform(seed, position) < 1
-    assert uniform(seed, position) == uniform(seed, position) != uniform(seed, position + 1)
 
 
 # ---------------------------------------------------------------- calculator
@@ -309,17 +337,3 @@ def test_bytes_that_are_no_text_become_a_replacement_at_the_end_only() -> None:
     stream = TextStream(TOKENIZER)
     assert stream.push("日".encode()[0]) == ""
     assert stream.end() == "\N{REPLACEMENT CHARACTER}"
-
-
-# ---------------------------------------------------------------- scheduler
-
-
-def test_slots_are_given_in_order_of_arrival() -> None:
-    scheduler: Scheduler[str] = Scheduler(2)
-    for name in "abcd":
-        scheduler.add(name, name.upper())
-    assert [sequence for _, sequence in scheduler.admit()] == ["A", "B"]
-    assert scheduler.abort("c") == 1
-    scheduler.release(next(iter(scheduler.running)))
-    assert [sequence for _, sequence in scheduler.admit()] == ["D"]
-    assert (scheduler.waiting, scheduler.busy) == (0, True)
