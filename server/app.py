@@ -38,7 +38,7 @@ def create_app(settings: Settings) -> FastAPI:
         known = settings.model_copy(update={"worker_token": SecretStr(tokens.ensure(settings))})
         db, hub = Database(known.sqlalchemy_url), Hub()
         reconciler = Reconciler(known, db, hub)
-        engines = EngineManager(known, db)
+        engines = EngineManager(known, db, numbers.inference)
         app.state.services = Services(known, db, hub, reconciler, engines)
         await reconciler.start()
         try:

@@ -42,6 +42,26 @@ class Settings(BaseSettings):
     """An OpenAI-compatible engine to use instead of our own (not in this version)."""
     engine_idle_s: float = Field(default=900.0, gt=0)
     """Unload a model that nobody asked for this long."""
+    engine_models: int = Field(default=2, ge=1, le=64)
+    """Models loaded at once; one more unloads what was used least recently."""
+    engine_slots: int = Field(default=16, ge=1, le=1024)
+    """Sequences a model generates at once; more wait."""
+    engine_queue: int = Field(default=512, ge=1, le=100_000)
+    """Sequences that may run or wait in one model; more are told to come back (503)."""
+    engine_threads: int = Field(default=0, ge=0, le=1024)
+    """CPU threads of an engine; 0: all cores but one."""
+    engine_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision; auto: bfloat16 on GPUs, float32 on CPUs."""
+    engine_quantize: Literal["none", "int8"] = "none"
+    """int8: weights in 8 bits, faster on CPUs, a little less exact."""
+    engine_kv_gib: float = Field(default=0.0, ge=0)
+    """Memory for keys and values, GiB; 0: the engine decides by what the device has."""
+    engine_gpu: Literal["cpu", "refuse", "evict"] = "cpu"
+    """When runs hold every GPU: engines on the CPU, no new ones, or none at all."""
+    engine_load_wait_s: float = Field(default=120.0, gt=0)
+    """How long a request waits for its model to load before it is told `model_loading`."""
+    engine_hang_s: float = Field(default=120.0, gt=0)
+    """An engine that owes an answer and is silent this long is killed."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @property

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from fastapi import APIRouter
 
 from nanochat_client.types import Beat, BeatAnswer, Claim, ClaimRequest, Desired, Finish, Finished, RunState
 from server.attempts import service
+from server.db import after_commit
 from server.deps import ServicesDep, Write
 from server.runs.changes import announce
 from server.tokens import WorkerOnly
@@ -18,6 +21,7 @@ async def claim(attempt_id: str, body: ClaimRequest, session: Write, services: S
     """Ask for an attempt; 409 `not_claimable` means: take the next message."""
     granted = await service.claim(session, attempt_id, body.worker_id, services.settings.lease_s)
     announce(session, services.hub, granted.run_id, services.reconciler.hint)
+    after_commit(session, partial(services.engines.gpus_claimed, body.worker_id, granted.gpus))
     return granted
 
 

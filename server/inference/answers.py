@@ -1,130 +1,153 @@
-"""Answers of the OpenAI surface, whole or as chunks, out of the engine's frames."""
+"""One request from its parsed body to its answer: found model, running engine, frames, usage."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
 from server.ids import new_id
-from server.inference.engine_process import EngineProcess, Frame
-from server.inference.errors import OpenAIError
+from server.inference import logprobs
+from server.inference.engine_process import Generation
+from server.inference.engines import EngineManager
+from server.inference.inbox import Frame
+from server.inference.schemas import ChatRequest
+from server.inference.schemas import Generation as Request
 
 Json = dict[str, Any]
-DONE = b"data: [DONE]\n\n"
 
 
 @dataclass
 class Usage:
+    """Tokens of all prompts and choices. A prompt's cached tokens are those of its first choice."""
+
     prompt: int = 0
-    completion: dict[tuple[int, int], int] = field(default_factory=dict)
+    completion: int = 0
+    cached: int = 0
 
     def json(self) -> Json:
-        completion = sum(self.completion.values())
         return {
             "prompt_tokens": self.prompt,
-            "completion_tokens": completion,
-            "total_tokens": self.prompt + completion,
+            "completion_tokens": self.completion,
+            "total_tokens": self.prompt + self.completion,
+            "prompt_tokens_details": {"cached_tokens": self.cached},
         }
 
 
 @dataclass
+class _Choice:
+    texts: list[str] = field(default_factory=list)
+    logprobs: list[Json] = field(default_factory=list)
+    reason: str = ""
+
+
 class Answer:
-    """One request in flight: `frames` are the engine's generate frames, one per prompt."""
+    """`begin` it, then take all of it with `whole`, or `take` frames as they come; `close` it always."""
 
-    engine: EngineProcess
-    model: str
-    frames: list[Frame]
-    chat: bool
-    usage: Usage = field(default_factory=Usage)
-
-    def __post_init__(self) -> None:
+    def __init__(self, engines: EngineManager, request: Request) -> None:
+        self.request, self.chat = request, isinstance(request, ChatRequest)
+        self.usage = Usage()
         self.id = ("chatcmpl-" if self.chat else "cmpl-") + new_id("a")
         self.created = int(time.time())
+        self.alternatives = request.alternatives()
+        self._engines, self._started = engines, time.monotonic()
+        self._frames = request.frames()
+        self._generation: Generation | None = None
+        self._early: list[Frame] = []
+        self._to_accept = len(self._frames)
+        self._left = self.choices = len(self._frames) * request.choices
 
-    async def events(self) -> AsyncGenerator[tuple[int, Frame], None]:
-        """(choice index, frame) of all prompts in turn; usage is counted on the way."""
-        for number, frame in enumerate(self.frames):
-            async with aclosing(self.engine.generate(frame)) as answers:
-                async for answer in answers:
-                    if answer["op"] == "accepted":
-                        self.usage.prompt += answer["prompt_tokens"]
-                        continue
-                    self.usage.completion[number, answer["index"]] = answer["tokens"]
-                    yield number * frame["n"] + answer["index"], answer
+    @property
+    def over(self) -> bool:
+        """Everything was taken."""
+        return not self._left and not self._early
 
-    # ------------------------------------------------------------ whole
-
-    async def whole(self) -> Json:
-        texts: dict[int, str] = {}
-        reasons: dict[int, str] = {}
-        async with aclosing(self.events()) as events:
-            async for index, frame in events:
-                if frame["op"] == "delta":
-                    texts[index] = texts.get(index, "") + frame["text"]
-                else:
-                    reasons[index] = frame["reason"]
-        choices = [self._choice(index, texts.get(index, ""), reasons[index]) for index in sorted(reasons)]
-        return {**self._head(chunk=False), "choices": choices, "usage": self.usage.json()}
-
-    def _choice(self, index: int, text: str, reason: str) -> Json:
-        if not self.chat:
-            return {"text": text, "index": index, "logprobs": None, "finish_reason": reason}
-        message = {"role": "assistant", "content": text, "refusal": None}
-        return {"index": index, "message": message, "logprobs": None, "finish_reason": reason}
-
-    # ------------------------------------------------------------ stream
-
-    async def stream(
-        self, first: tuple[int, Frame] | None, events: Any, include_usage: bool
-    ) -> AsyncIterator[bytes]:
-        """Server-sent events. A fault after the headers is a frame with an `error` object, then [DONE]."""
-        begun: set[int] = set()
-        async with aclosing(events):
-            try:
-                if first is not None:
-                    yield self._event(*first, begun, include_usage)
-                async for index, frame in events:
-                    yield self._event(index, frame, begun, include_usage)
-                if include_usage:
-                    yield _data({**self._head(chunk=True), "choices": [], "usage": self.usage.json()})
-            except OpenAIError as error:
-                yield _data(error.body)
-        yield DONE
-
-    def _event(self, index: int, frame: Frame, begun: set[int], include_usage: bool) -> bytes:
-        parts = []
-        if self.chat and index not in begun:
-            begun.add(index)
-            parts.append(self._delta(index, {"role": "assistant", "content": ""}, None))
-        if frame["op"] == "delta":
-            said = {"content": frame["text"]} if self.chat else frame["text"]
-            parts.append(self._delta(index, said, None))
-        else:
-            parts.append(self._delta(index, {} if self.chat else "", frame["reason"]))
-        usage = {"usage": None} if include_usage else {}
-        return b"".join(_data({**self._head(chunk=True), "choices": [part], **usage}) for part in parts)
-
-    def _delta(self, index: int, said: Any, reason: str | None) -> Json:
-        key = "delta" if self.chat else "text"
-        return {"index": index, key: said, "logprobs": None, "finish_reason": reason}
-
-    def _head(self, chunk: bool) -> Json:
+    def head(self, *, chunk: bool) -> Json:
+        """What every answer and every chunk begins with."""
         kind = "text_completion"
         if self.chat:
             kind = "chat.completion.chunk" if chunk else "chat.completion"
+        fingerprint = self._generation.engine.fingerprint if self._generation else None
         return {
             "id": self.id,
             "object": kind,
             "created": self.created,
-            "model": self.model,
-            "system_fingerprint": None,
+            "model": self.request.model,
+            "system_fingerprint": fingerprint,
         }
 
+    async def begin(self) -> None:
+        """Load the model, send the prompts and wait until the engine has accepted them all.
 
-def _data(body: Json) -> bytes:
-    return b"data: " + orjson.dumps(body) + b"\n\n"
+        Raises OpenAIError: what is wrong with the request decides the status, stream or not.
+        """
+        model = await self._engines.model(self.request.model)
+        engine = await self._engines.engine(model)
+        self._generation = engine.generate(self._frames, self._started)
+        while self._to_accept:
+            self._early += await self._next()
+
+    async def take(self) -> list[Frame]:
+        """Deltas and finishes since the last call; waits for some. Empty after a `wake`."""
+        if self._early:
+            early, self._early = self._early, []
+            return early
+        return await self._next()
+
+    def wake(self) -> None:
+        """Make a waiting `take` return."""
+        if self._generation is not None:
+            self._generation.inbox.wake()
+
+    def close(self) -> None:
+        if self._generation is not None:
+            self._generation.close()
+
+    async def _next(self) -> list[Frame]:
+        assert self._generation is not None
+        frames = await self._generation.inbox.take()
+        said = []
+        for frame in frames:
+            if frame["op"] == "accepted":
+                self._to_accept -= 1
+                self.usage.prompt += frame["prompt_tokens"]
+                continue
+            if frame["op"] == "finish":
+                self._left -= 1
+                self.usage.completion += frame["tokens"]
+                if frame["index"] % self.request.choices == 0:
+                    self.usage.cached += frame.get("cached_tokens") or 0
+            said.append(frame)
+        return said
+
+    # ------------------------------------------------------------ whole
+
+    async def whole(self) -> Json:
+        """The answer as one object. Raises OpenAIError."""
+        await self.begin()
+        choices = [_Choice() for _ in range(self.choices)]
+        while not self.over:
+            for frame in await self.take():
+                choice = choices[frame["index"]]
+                if frame["op"] == "finish":
+                    choice.reason = frame["reason"]
+                    continue
+                choice.texts.append(frame["text"])
+                choice.logprobs += frame.get("logprobs") or ()
+        answered = [self._choice(index, choice) for index, choice in enumerate(choices)]
+        return {**self.head(chunk=False), "choices": answered, "usage": self.usage.json()}
+
+    def _choice(self, index: int, choice: _Choice) -> Json:
+        said = "".join(choice.texts)
+        shared = {"index": index, "finish_reason": choice.reason}
+        if self.chat:
+            message = {"role": "assistant", "content": said, "refusal": None}
+            return {**shared, "message": message, "logprobs": self._logprobs(choice.logprobs)}
+        return {**shared, "text": said, "logprobs": self._logprobs(choice.logprobs)}
+
+    def _logprobs(self, entries: list[Json]) -> Json | None:
+        if self.alternatives is None:
+            return None
+        if self.chat:
+            return {"content": logprobs.chat_content(entries), "refusal": None}
+        return logprobs.completion(entries, self.alternatives, logprobs.Offsets())

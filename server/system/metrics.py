@@ -1,4 +1,4 @@
-"""Numbers for Prometheus: requests, runs, queue, and how late the event loop is."""
+"""Numbers for Prometheus: requests, runs, queue, how late the event loop is, and inference."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nanochat_client.types import RunState
+from server.inference.numbers import InferenceNumbers
 
 SAMPLE_S = 0.5
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
@@ -41,6 +42,9 @@ class Metrics:
             "nanochat_event_loop_delay_seconds", "How late the event loop woke a timer, last sample.",
             registry=self.registry,
         )  # fmt: skip
+
+        self.inference = InferenceNumbers()
+        self.registry.register(self.inference)
 
     def set_runs(self, by_state: dict[str, int]) -> None:
         for state in RunState:
