@@ -7,7 +7,7 @@ export NANOCHAT_PORT ?= $(PORT)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup up lint types test test-fast web bench bench-train bench-kills bench-modern bench-loss \
-	bench-overheads docs
+	bench-overheads bench-serve soak docs
 
 help: ## list the targets
 	@echo "targets:"
@@ -80,6 +80,16 @@ bench-loss: ## memory and time of the loss against one that holds all logits (ab
 	@echo "bench-loss: chunked against plain, vocabulary 65,536, 4 × 2,048 tokens"
 	@$(PYTHON) bootstrap.py
 	@$(BIN)/python -m nanochat.bench_loss
+
+bench-serve: ## serving speed here, against transformers' generate (about 15 minutes; HOME_DIR=… keeps the model)
+	@echo "bench-serve: the real server and engine and their peer, alternating"
+	@$(PYTHON) bootstrap.py --dev
+	@$(BIN)/python -m tests.bench_serve --home $(HOME_DIR)
+
+soak: ## five minutes of 64 mixed requests at once: errors, memory, what is left behind
+	@echo "soak: 64 mixed requests at a time for five minutes"
+	@$(PYTHON) bootstrap.py --dev
+	@$(BIN)/python -m tests.bench_serve --home $(HOME_DIR) --soak 300
 
 bench-overheads: ## what saving, telling and reading cost (about 3 minutes)
 	@echo "bench-overheads: stalls by checkpoints, CPU of events, share of the loader"

@@ -34,7 +34,8 @@ class Request:
     """One sequence to generate. `index` tells the choices of one request apart.
 
     `logprobs`: how many alternatives to report beside each token's own log-probability, None for none at
-    all. `echo`: those of the prompt too. `salt`: only equal ones share cached prefixes.
+    all. `echo`: those of the prompt too. `salt`: only equal ones share cached prefixes. `ignore_eos`: an
+    end token is a token like others, so that a benchmark gets the length it asked for.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Request:
     logprobs: int | None = None
     echo: bool = False
     salt: str = ""
+    ignore_eos: bool = False
 
 
 @dataclass(frozen=True)
@@ -233,7 +235,7 @@ class Engine:
         """What follows from the drawn token: perhaps a tool's answer, perhaps the end."""
         request = choice.request
         choice.first = choice.first or time.monotonic()
-        if token in self._ends:  # also inside a tool call
+        if token in self._ends and not request.ignore_eos:  # also inside a tool call
             return [self._finish(choice, "stop")]
         tool = choice.expression is not None or choice.in_output
         choice.tokens.append(token)

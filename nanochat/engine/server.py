@@ -2,7 +2,8 @@
 
     → {"op": "generate", "id", "messages" | "prompt" | "ids", "max_tokens", "temperature", "top_k",
        "top_p", "min_p", "seed", "stop", "n", "presence_penalty", "frequency_penalty",
-       "repetition_penalty", "logit_bias", "logprobs", "echo", "cache"}     → {"op": "abort", "id"}
+       "repetition_penalty", "logit_bias", "logprobs", "echo", "cache", "ignore_eos"}
+    → {"op": "abort", "id"}
     → {"op": "tokenize", "id", "text" | "messages"}    → {"op": "detokenize", "id", "ids"}
     ← {"op": "ready", "context", "vocab_size", "slots", "device", "precision"}
     ← {"op": "accepted", "id", "prompt_tokens"}
@@ -166,7 +167,15 @@ class EngineServer:
             sampling = self._sampling(frame, index)
             requests.append(
                 Request(
-                    request_id, prompt, count, sampling, index, logprobs, echo, str(frame.get("cache", ""))
+                    request_id,
+                    prompt,
+                    count,
+                    sampling,
+                    index,
+                    logprobs,
+                    echo,
+                    salt=str(frame.get("cache", "")),
+                    ignore_eos=bool(frame.get("ignore_eos")),
                 )
             )
         frames: list[Frame] = [{"op": "accepted", "id": request_id, "prompt_tokens": len(prompt)}]

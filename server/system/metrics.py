@@ -15,7 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from nanochat_client.types import RunState
 from server.inference.numbers import InferenceNumbers
 
-SAMPLE_S = 0.5
+SAMPLE_S = 0.1
+DELAY_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
 
@@ -38,9 +39,9 @@ class Metrics:
         )
         self.queue_up = Gauge("nanochat_queue_up", "1 when the queue answers.", registry=self.registry)
         self.workers = Gauge("nanochat_workers_alive", "Workers that beat.", registry=self.registry)
-        self.loop_delay = Gauge(
-            "nanochat_event_loop_delay_seconds", "How late the event loop woke a timer, last sample.",
-            registry=self.registry,
+        self.loop_delay = Histogram(
+            "nanochat_event_loop_delay_seconds", "How late the event loop woke a timer.",
+            buckets=DELAY_BUCKETS, registry=self.registry,
         )  # fmt: skip
 
         self.inference = InferenceNumbers()
@@ -68,7 +69,7 @@ class Metrics:
         while True:
             started = time.perf_counter()
             await asyncio.sleep(SAMPLE_S)
-            self.loop_delay.set(max(0.0, time.perf_counter() - started - SAMPLE_S))
+            self.loop_delay.observe(max(0.0, time.perf_counter() - started - SAMPLE_S))
 
 
 class CountRequests:
