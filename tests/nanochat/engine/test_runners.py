@@ -20,7 +20,7 @@ from nanochat.engine.torch_runner import TorchRunner
 from nanochat.gpt import GPT, GPTConfig
 from tests.nanochat.engine.tiny import MODEL, TOKENIZER, tiny_model
 
-BLOCKS, ROWS = 12, 80
+BLOCKS, ROWS = 12, 120
 IDS = torch.randint(0, TOKENIZER.vocab_size, (60,), generator=torch.Generator().manual_seed(1)).tolist()
 Make = Callable[[GPT], Runner]
 
@@ -31,6 +31,14 @@ def native_runner(model: GPT, precision: str = "float32", **more: object) -> Nat
 
 def torch_runner(model: GPT) -> TorchRunner:
     return TorchRunner(model, blocks=BLOCKS, max_rows=ROWS)
+
+
+def static_runner(model: GPT) -> TorchRunner:
+    """Padded to few shapes, as on a GPU."""
+    return TorchRunner(model, blocks=BLOCKS, max_rows=ROWS, static=True)
+
+
+RUNNERS = [native_runner, torch_runner, static_runner]
 
 
 def ints(numbers: object) -> Ints:
@@ -59,7 +67,7 @@ def in_pieces(runner: Runner) -> Tensor:
     return torch.cat(parts)
 
 
-@pytest.mark.parametrize("make", [native_runner, torch_runner])
+@pytest.mark.parametrize("make", RUNNERS)
 @pytest.mark.parametrize(("kv_heads", "modern"), [(2, False), (1, False), (2, True), (1, True)])
 def test_logits_are_the_models_in_one_piece_or_many(make: Make, kv_heads: int, modern: bool) -> None:
     model = tiny_model(kv_heads, modern)
@@ -70,7 +78,7 @@ def test_logits_are_the_models_in_one_piece_or_many(make: Make, kv_heads: int, m
     assert torch.allclose(in_pieces(make(model)), expected, atol=2e-5)
 
 
-@pytest.mark.parametrize("make", [native_runner, torch_runner])
+@pytest.mark.parametrize("make", RUNNERS)
 def test_only_what_is_wanted_is_given(make: Make) -> None:
     everything = make(MODEL).forward(batch((IDS[:9], 0, [0]), (IDS[9:12], 0, [1])))
     asked = batch((IDS[:9], 0, [0]), (IDS[9:12], 0, [1]))
@@ -80,7 +88,7 @@ def test_only_what_is_wanted_is_given(make: Make) -> None:
     assert torch.allclose(some, everything[[8, 11]], atol=1e-5)
 
 
-@pytest.mark.parametrize("make", [native_runner, torch_runner])
+@pytest.mark.parametrize("make", RUNNERS)
 def test_sequences_may_share_blocks(make: Make) -> None:
     runner = make(MODEL)
     whole = runner.forward(batch((IDS[:40], 0, [0, 1, 2])))
@@ -185,3 +193,14 @@ def test_the_cache_is_what_the_lanes_need_within_the_budget() -> None:
         <= 2**30
     )
     assert cache_blocks(cfg, Options(lanes=64, cache_gib=0.001), cpu) == per_sequence
+
+
+@pytest.mark.gpu
+def test_a_recorded_graph_computes_what_the_model_does() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    model = tiny_model(1).cuda()
+    model.reset_rotary(model.cfg.sequence_len)
+    with torch.no_grad():
+        expected = model(torch.tensor([IDS[:50]], device="cuda"))[0].cpu()
+    assert torch.allclose(in_pieces(torch_runner(model)).cpu(), expected, atol=1e-3)
