@@ -11,6 +11,7 @@ import gc
 import os
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -26,8 +27,33 @@ def main() -> int:
     )
     parser.add_argument("--kv-gib", type=float, default=0.0, help="memory of the cache; 0: what is needed")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument(
+        "--render-only",
+        action="store_true",
+        help="only text to ids and back, for a model that runs elsewhere",
+    )
     args = parser.parse_args()
+    return render(args) if args.render_only else serve(args)
 
+
+def render(args: argparse.Namespace) -> int:
+    """Serve the tokenizer and the chat format of a checkpoint."""
+    import json
+
+    from nanochat.engine.server import TextServer
+    from nanochat.tokenizer import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.load(args.checkpoint)
+        context = json.loads((args.checkpoint / "meta.json").read_text())["model_config"]["sequence_len"]
+    except (OSError, ValueError, KeyError) as error:
+        print(f"engine: {error}", file=sys.stderr)
+        return 1
+    return _connected(args.socket, lambda connection: TextServer(tokenizer, context, connection).run())
+
+
+def serve(args: argparse.Namespace) -> int:
+    """Load the model and generate."""
     import torch
 
     from nanochat.checkpoint import BrokenCheckpoint, load_model
@@ -57,10 +83,14 @@ def main() -> int:
         engine.step()
     gc.collect()
     gc.freeze()  # what is loaded stays: no collection has to look at it
+    return _connected(args.socket, lambda connection: EngineServer(engine, connection).run())
+
+
+def _connected(path: str, run: Callable[[socket.socket], None]) -> int:
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(args.socket)
+        connection.connect(path)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the parent has gone
-            EngineServer(engine, connection).run()
+            run(connection)
     return 0
 
 

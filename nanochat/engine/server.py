@@ -4,6 +4,7 @@
        "top_p", "min_p", "seed", "stop", "n", "presence_penalty", "frequency_penalty",
        "repetition_penalty", "logit_bias", "logprobs", "echo", "cache", "ignore_eos"}
     → {"op": "abort", "id"}
+    → {"op": "render", "id", "messages" | "prompt" | "ids"}    (what the model would be given)
     → {"op": "tokenize", "id", "text" | "messages"}    → {"op": "detokenize", "id", "ids"}
     ← {"op": "ready", "context", "vocab_size", "slots", "device", "precision"}
     ← {"op": "accepted", "id", "prompt_tokens"}
@@ -16,7 +17,8 @@
 
 `tokens` counts all generated so far, those of the tool included. `echo`: the prompt comes first, as a delta
 with `tokens` 0. `cache`: only requests with an equal one share cached prefixes. `stats` come once a second
-while there is work, and when it ends. Not covered: several connections.
+while there is work, and when it ends. A process that only renders (`TextServer`) has no `generate`, and
+`slots` 0. Not covered: several connections.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from nanochat.chat import ConversationError, render_prompt
 from nanochat.engine.detokenize import TextStream
 from nanochat.engine.engine import Engine, Logprob, Output, Request, Usage
 from nanochat.engine.sampling import Sampling
+from nanochat.tokenizer import Tokenizer
 
 STATS_S = 1.0
 SEED_STEP = 1_000_003  # between the choices of a request
@@ -58,12 +61,78 @@ class _Choice:
     told: list[Frame] = field(default_factory=list)  # log-probabilities that go with the next text
 
 
-class EngineServer:
+class TextServer:
+    """Text to ids and back, for a model that runs elsewhere, until the other side hangs up."""
+
+    def __init__(self, tokenizer: Tokenizer, context: int, connection: socket.socket) -> None:
+        self.tokenizer, self.context = tokenizer, context
+        self._connection = connection
+
+    def run(self) -> None:
+        """Answer line by line. Returns when the connection is closed."""
+        self._post([self._ready()])
+        with self._connection.makefile("rb") as lines:
+            for line in lines:
+                self._post(self._handle(json.loads(line)))
+
+    def _ready(self) -> Frame:
+        return {
+            "op": "ready", "context": self.context, "vocab_size": self.tokenizer.vocab_size, "slots": 0,
+            "device": "", "precision": "",
+        }  # fmt: skip
+
+    def _post(self, frames: list[Frame]) -> None:
+        if frames:
+            self._connection.sendall(b"".join(json.dumps(frame).encode() + b"\n" for frame in frames))
+
+    def _handle(self, frame: Frame) -> list[Frame]:
+        request_id = frame["id"]
+        try:
+            return self._answer(request_id, frame)
+        except BadRequest as error:
+            return [_error(request_id, error)]
+
+    def _answer(self, request_id: str, frame: Frame) -> list[Frame]:
+        match frame["op"]:
+            case "render":
+                return [{"op": "tokens", "id": request_id, "ids": self._prompt(frame)}]
+            case "tokenize":
+                ids = self._prompt(frame) if "messages" in frame else self.tokenizer.encode(frame["text"])
+                return [{"op": "tokens", "id": request_id, "ids": ids}]
+            case "detokenize":
+                return [{"op": "text", "id": request_id, "text": self._text(frame["ids"])}]
+            case other:
+                raise BadRequest(f"unknown operation {other!r}")
+
+    def _prompt(self, frame: Frame) -> list[int]:
+        if "messages" in frame:
+            try:
+                return render_prompt(self.tokenizer, frame["messages"])
+            except ConversationError as error:
+                raise BadRequest(str(error), param="messages") from None
+        if "prompt" in frame:
+            return [self.tokenizer.bos, *self.tokenizer.encode(frame["prompt"])]
+        ids: list[int] = frame["ids"]
+        self._check(ids)
+        return ids or [self.tokenizer.bos]
+
+    def _check(self, ids: list[int]) -> None:
+        if not all(0 <= token < self.tokenizer.vocab_size for token in ids):
+            raise BadRequest(
+                f"a token id is not between 0 and {self.tokenizer.vocab_size - 1}", param="prompt"
+            )
+
+    def _text(self, ids: list[int]) -> str:
+        self._check(ids)
+        return self.tokenizer.decode(ids)
+
+
+class EngineServer(TextServer):
     """Serves one connection with one engine until the other side hangs up."""
 
     def __init__(self, engine: Engine, connection: socket.socket) -> None:
-        self.engine, self.tokenizer = engine, engine.tokenizer
-        self._connection = connection
+        super().__init__(engine.tokenizer, engine.context, connection)
+        self.engine = engine
         self._inbox: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
         self._choices: dict[tuple[str, int], _Choice] = {}
         self._stats_at = 0.0
@@ -123,28 +192,15 @@ class EngineServer:
             except queue.Empty:
                 return
 
-    def _post(self, frames: list[Frame]) -> None:
-        if frames:
-            self._connection.sendall(b"".join(json.dumps(frame).encode() + b"\n" for frame in frames))
-
-    def _handle(self, frame: Frame) -> list[Frame]:
-        request_id = frame["id"]
-        try:
-            match frame["op"]:
-                case "generate":
-                    return self._generate(request_id, frame)
-                case "abort":
-                    self._forget(request_id)
-                    return []
-                case "tokenize":
-                    ids = self._prompt(frame) if "messages" in frame else self.tokenizer.encode(frame["text"])
-                    return [{"op": "tokens", "id": request_id, "ids": ids}]
-                case "detokenize":
-                    return [{"op": "text", "id": request_id, "text": self._text(frame["ids"])}]
-                case other:
-                    raise BadRequest(f"unknown operation {other!r}")
-        except BadRequest as error:
-            return [_error(request_id, error)]
+    def _answer(self, request_id: str, frame: Frame) -> list[Frame]:
+        match frame["op"]:
+            case "generate":
+                return self._generate(request_id, frame)
+            case "abort":
+                self._forget(request_id)
+                return []
+            case _:
+                return super()._answer(request_id, frame)
 
     # ------------------------------------------------------------ requests
 
@@ -206,28 +262,6 @@ class EngineServer:
             repetition=frame.get("repetition_penalty", 1.0),
             bias=bias,
         )
-
-    def _prompt(self, frame: Frame) -> list[int]:
-        if "messages" in frame:
-            try:
-                return render_prompt(self.tokenizer, frame["messages"])
-            except ConversationError as error:
-                raise BadRequest(str(error), param="messages") from None
-        if "prompt" in frame:
-            return [self.tokenizer.bos, *self.tokenizer.encode(frame["prompt"])]
-        ids: list[int] = frame["ids"]
-        self._check(ids)
-        return ids or [self.tokenizer.bos]
-
-    def _check(self, ids: list[int]) -> None:
-        if not all(0 <= token < self.tokenizer.vocab_size for token in ids):
-            raise BadRequest(
-                f"a token id is not between 0 and {self.tokenizer.vocab_size - 1}", param="prompt"
-            )
-
-    def _text(self, ids: list[int]) -> str:
-        self._check(ids)
-        return self.tokenizer.decode(ids)
 
     def _forget(self, request_id: str) -> None:
         self.engine.abort(request_id)

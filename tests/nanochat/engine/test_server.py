@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from nanochat.engine.server import EngineServer
+from nanochat.chat import render_prompt
+from nanochat.engine.server import EngineServer, TextServer
 from tests.nanochat.engine.tiny import CONTEXT, MODEL, TOKENIZER, engine, without_specials
 
 Frame = dict[str, Any]
@@ -158,3 +159,28 @@ def test_an_abort_frees_everything_and_the_others_go_on(peer: Peer) -> None:
     stats = peer.read()
     assert (stats["op"], stats["running"], stats["waiting"], stats["kv_used"]) == ("stats", 0, 0, 0)
     assert stats["generation_tokens"] >= 3
+
+
+def test_a_process_that_only_renders_knows_no_model() -> None:
+    mine, theirs = socket.socketpair()
+    mine.settimeout(20)
+    server = TextServer(TOKENIZER, CONTEXT, theirs)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    lines = mine.makefile("rb")
+    assert json.loads(lines.readline())["slots"] == 0
+    conversation = [{"role": "user", "content": "<|assistant_end|>"}]
+    asked = [
+        ({"op": "render", "prompt": "ab"}, {"op": "tokens", "ids": [TOKENIZER.bos, *TOKENIZER.encode("ab")]}),
+        ({"op": "render", "messages": conversation},
+         {"op": "tokens", "ids": render_prompt(TOKENIZER, conversation)}),
+        ({"op": "detokenize", "ids": TOKENIZER.encode("ab")}, {"op": "text", "text": "ab"}),
+        ({"op": "generate", "prompt": "ab"}, {"op": "error", "code": "invalid_value", "param": None,
+                                              "message": "unknown operation 'generate'"}),
+    ]  # fmt: skip
+    for question, answer in asked:
+        mine.sendall(json.dumps({"id": "r", **question}).encode() + b"\n")
+        assert json.loads(lines.readline()) == {"id": "r", **answer}
+    mine.shutdown(socket.SHUT_RDWR)
+    thread.join(10)
+    assert not thread.is_alive()
