@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 
 from nanochat.configurator import ConfigError, PresetError
 from nanochat_client.types import ProblemDocument, ProblemItem
+from server.inference.errors import error_body
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -64,8 +65,8 @@ def problem(
 ) -> JSONResponse:
     """The answer for an error on `request`."""
     request_id = request.scope.get("request_id", "")
-    if request.url.path.startswith("/v1/"):
-        return openai_error(400 if status == 422 else status, detail, code=code, request_id=request_id)
+    if request.url.path == "/v1" or request.url.path.startswith("/v1/"):
+        return openai_error(400 if status == 422 else status, detail, code)
     document = ProblemDocument(
         title=TITLES.get(status, "Error"),
         status=status,
@@ -77,15 +78,10 @@ def problem(
     return JSONResponse(document.model_dump(mode="json"), status, media_type=MEDIA_TYPE)
 
 
-def openai_error(
-    status: int, message: str, *, code: str | None = None, param: str | None = None, request_id: str = ""
-) -> JSONResponse:
-    """The error object that OpenAI clients read."""
-    kind = "server_error" if status >= 500 else "invalid_request_error"
-    del request_id  # travels in the x-request-id header, set by the request middleware
-    headers = {"x-should-retry": "false"} if status in (400, 401, 404, 409) else None
-    body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
-    return JSONResponse(body, status, headers=headers)
+def openai_error(status: int, message: str, code: str) -> JSONResponse:
+    """The error object that OpenAI clients read; the request's id is in the header x-request-id."""
+    headers = {"x-should-retry": "false"} if status < 500 and status != 429 else None
+    return JSONResponse(error_body(status, message, code, None), status, headers=headers)
 
 
 def install(app: FastAPI) -> None:
@@ -117,12 +113,18 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
         code = TITLES.get(error.status_code, "error").lower().replace(" ", "_")
-        return problem(request, error.status_code, code, str(error.detail))
+        answer = problem(request, error.status_code, code, str(error.detail))
+        answer.headers.update(error.headers or {})  # Allow, of a 405
+        return answer
 
     @app.exception_handler(Exception)
     async def _unexpected(request: Request, error: Exception) -> JSONResponse:
         del error  # the traceback is in the server's log under the same request id
-        return problem(request, 500, "internal", "something broke here; the server's log has the request id")
+        answer = problem(
+            request, 500, "internal", "something broke here; the server's log has the request id"
+        )
+        answer.headers["x-request-id"] = request.scope.get("request_id", "")  # made outside the middleware
+        return answer
 
 
 def _item(entry: Any) -> ProblemItem:

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from server import problems
 from server.deps import Read, Services, ServicesDep
-from server.inference import body, catalog
+from server.inference import body, catalog, stream
 from server.inference.answers import Answer
 from server.inference.engine_process import EngineProcess
 from server.inference.errors import OpenAIError, model_not_found
@@ -24,7 +24,7 @@ from server.inference.schemas import (
     Generation,
     TokenizeRequest,
 )
-from server.inference.stream import PING_S, EventStream, disconnected, end
+from server.inference.stream import disconnected, end
 
 T = TypeVar("T")
 
@@ -138,12 +138,12 @@ async def _answer(request: Request, services: Services, asked: Generation) -> Re
             answer.close()
     begun = asyncio.create_task(answer.begin())
     try:  # what is wrong with the request decides the status, unless the model takes long to load
-        await _unless_gone(request, _settled(begun, PING_S))
+        await _unless_gone(request, _settled(begun, stream.PING_S))
     except BaseException:
         await end(begun)
         answer.close()
         raise
-    return EventStream(answer, begun)
+    return stream.EventStream(answer, begun)
 
 
 async def _settled(begun: asyncio.Task[None], timeout_s: float) -> None:

@@ -32,10 +32,10 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, answer: Answer, begun: asyncio.Task[None], ping_s: float = PING_S) -> None:
+    def __init__(self, answer: Answer, begun: asyncio.Task[None]) -> None:
         super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no"})
         del self.headers["content-length"]
-        self._answer, self._begun, self._ping_s = answer, begun, ping_s
+        self._answer, self._begun = answer, begun
         self._written_at = time.monotonic()
         self._writing = False
         self._timer: asyncio.TimerHandle | None = None
@@ -75,7 +75,7 @@ class EventStream(Response):
     async def _send_chunks(self, send: Send) -> None:
         answer = self._answer
         while not self._begun.done():
-            await asyncio.wait((self._begun,), timeout=self._ping_s)
+            await asyncio.wait((self._begun,), timeout=PING_S)
             if not self._begun.done():
                 await self._write(send, PING)
         self._begun.result()
@@ -83,7 +83,7 @@ class EventStream(Response):
         while not answer.over:
             if frames := await answer.take():
                 await self._write(send, writer.write(frames))
-            elif time.monotonic() - self._written_at >= self._ping_s:
+            elif time.monotonic() - self._written_at >= PING_S:
                 await self._write(send, PING)
         if answer.request.include_usage:
             await self._write(send, writer.usage())
@@ -100,9 +100,9 @@ class EventStream(Response):
         if self._writing and silent_s > STALLED_S and self._task is not None:
             self._task.cancel()
             return
-        if not self._writing and silent_s >= self._ping_s:
+        if not self._writing and silent_s >= PING_S:
             self._answer.wake()
-        wait_s = self._ping_s - silent_s if silent_s < self._ping_s else self._ping_s
+        wait_s = PING_S - silent_s if silent_s < PING_S else PING_S
         self._timer = asyncio.get_running_loop().call_later(wait_s, self._tick)
 
 
