@@ -176,7 +176,10 @@ class Server:
             "NANOCHAT_DATABASE_URL": f"sqlite:///{self.home / 'bench.db'}", "NANOCHAT_LOG_LEVEL": "warning",
         }  # fmt: skip
         (self.home / "bench.db").unlink(missing_ok=True)
-        asyncio.run(_insert(environ["NANOCHAT_DATABASE_URL"], prepare(self.home), self.home))
+        from server.settings import Settings
+
+        settings = Settings(database_url=environ["NANOCHAT_DATABASE_URL"])
+        asyncio.run(_insert(settings.sqlalchemy_url, prepare(self.home), self.home))
         self._process = subprocess.Popen([sys.executable, "-m", "server"], env=environ)
         for _ in range(200):
             try:

@@ -62,6 +62,8 @@ class Generation(Lenient):
     stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
     stream: bool | None = False
     stream_options: StreamOptions | None = None
+    ignore_eos: bool | None = False
+    """Go on to `max_tokens`, as vLLM has it: for benchmarks."""
 
     @model_validator(mode="before")
     @classmethod
@@ -130,6 +132,7 @@ class Generation(Lenient):
             "stop": stops,
             "n": self.choices,
             "cache": "",
+            "ignore_eos": bool(self.ignore_eos),
         }
 
 
