@@ -63,7 +63,7 @@ class Connection(asyncio.Protocol):
         try:
             for line in lines:
                 self._handle(orjson.loads(line), now)
-        except (ValueError, KeyError, TypeError, IndexError):
+        except (ValueError, LookupError, TypeError, AttributeError):
             log.exception("the engine sent what is no frame; closing its connection")
             self.close()
 

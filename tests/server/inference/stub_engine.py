@@ -3,7 +3,7 @@
 `python -m tests.server.inference.stub_engine --checkpoint DIR --socket PATH`. A prompt (or last message)
 that holds `hang` gets no further frame, `die` ends the process, `junk` gets a line that is no JSON,
 `refuse` is refused as overloaded. STUB_STEP_S slows its steps, STUB_LOAD_S its start; STUB_BROKEN keeps
-it from starting at all.
+it from starting at all, STUB_DEVICE is what it says it runs on.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class Stub:
         self._hangs = False
 
     def run(self) -> None:
-        self._say({"op": "ready", "context": 4096, "vocab_size": 400, "slots": 16, "device": "cpu"})
+        device = os.environ.get("STUB_DEVICE", "cpu")
+        self._say({"op": "ready", "context": 4096, "vocab_size": 400, "slots": 16, "device": device})
         while self._listen():
             if self._running and not self._hangs:
                 self._step()
