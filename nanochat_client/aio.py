@@ -251,6 +251,14 @@ class AsyncClient:
         """Models that answer, as `/v1/models` lists them: aliases first, then newest first."""
         return await self._transport.send(operations.models())
 
+    async def load_model(self, name: str) -> dict[str, Any]:
+        """Load a model before its first request; returns when it is ready."""
+        return await self._transport.send(operations.load_model(name, loaded=True))
+
+    async def unload_model(self, name: str) -> dict[str, Any]:
+        """End a model's engine; requests that run in it get an error."""
+        return await self._transport.send(operations.load_model(name, loaded=False))
+
     async def chat(self, messages: Sequence[Message], *, model: str = "latest", **options: Any) -> str:
         """The answer to a conversation. `options`: temperature, max_tokens, top_k, seed …"""
         return await self._transport.send(operations.chat(model, messages, options))

@@ -210,6 +210,11 @@ def models() -> Operation[list[dict[str, Any]]]:
     return Operation("GET", "/v1/models", parse, repeatable=True)
 
 
+def load_model(name: str, *, loaded: bool) -> Operation[dict[str, Any]]:
+    verb = "load" if loaded else "unload"
+    return Operation("POST", f"/models/{quote(name)}/{verb}", _parser(dict[str, Any]), repeatable=True)
+
+
 def chat(model: str, messages: Sequence[Message], options: dict[str, Any]) -> Operation[str]:
     """The whole answer at once; its text."""
 

@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     engine_threads: int = Field(default=0, ge=0, le=1024)
     """CPU threads of an engine; 0: all cores but one."""
     engine_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision; auto: bfloat16 on GPUs, float32 on CPUs."""
+    """Precision of weights and products; auto: bfloat16."""
     engine_quantize: Literal["none", "int8"] = "none"
     """int8: weights in 8 bits, faster on CPUs, a little less exact."""
     engine_kv_gib: float = Field(default=0.0, ge=0)

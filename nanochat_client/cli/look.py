@@ -190,8 +190,8 @@ def models(as_json: Json = False) -> None:
         dump(found)
         return
     table(
-        ("model", "context"),
-        [(item["id"], item.get("max_model_len")) for item in found],
+        ("model", "context", "loaded on"),
+        [(item["id"], item.get("max_model_len"), item.get("device")) for item in found],
         "no models yet: nanochat pipeline demo --follow makes one",
     )
 

@@ -67,6 +67,9 @@ def test_the_service_describes_itself(either: Either, worker: FakeWorker) -> Non
     assert "demo_base" in [config.name for config in either.configs().items]
     assert either.system().workers[0].id == either.workers().items[0].id == worker.id
     assert either.models() == []
+    for act in (either.load_model, either.unload_model):
+        with pytest.raises(NotFound, match="no/such:model"):
+            act("no/such:model")
     assert either.checkpoints().items == []
 
 
