@@ -10,7 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
 T = TypeVar("T")
 Name = r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$"
@@ -216,6 +216,18 @@ class Checkpoint(Wire):
     path: str
     """Below the base directory."""
     created_at: datetime
+
+
+class Promotion(Wire):
+    alias: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    """Letters, digits, dot, dash and underscore; not `latest`, which is always the newest."""
+
+    @field_validator("alias")
+    @classmethod
+    def _not_latest(cls, alias: str) -> str:
+        if alias == "latest":
+            raise ValueError("latest is always the newest model: choose another name")
+        return alias
 
 
 class Evaluation(Wire):

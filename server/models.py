@@ -210,6 +210,15 @@ class Checkpoint(Base):
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 
+class Alias(Base):
+    """A name under /v1/models that a checkpoint was promoted to; the last promotion counts."""
+
+    __tablename__ = "aliases"
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    checkpoint_id: Mapped[str] = mapped_column(ForeignKey("checkpoints.id", ondelete="CASCADE"))
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
 class Evaluation(Base):
     __tablename__ = "evaluations"
     __table_args__ = (UniqueConstraint("run_id", "name", "step"),)

@@ -17,10 +17,10 @@ from nanochat.paths import resolve_under
 from nanochat_client import types
 from nanochat_client.types import Page
 from server.checkpoints.views import checkpoint_view
-from server.deps import Read, ServicesDep
+from server.deps import Read, ServicesDep, Write
 from server.ids import is_id
-from server.models import Checkpoint, Run
-from server.problems import NotFound
+from server.models import Alias, Checkpoint, Run, now
+from server.problems import Conflict, NotFound
 from server.runs import repository as runs
 from server.runs.pages import Limit, decode, next_cursor
 from server.runs.resolve import check_text
@@ -84,6 +84,16 @@ async def download_checkpoint(checkpoint_id: str, session: Read, services: Servi
     name = f"{run.id}_step_{checkpoint.step:06d}"
     headers = {"content-disposition": f'attachment; filename="{name}.tar"'}
     return StreamingResponse(_tar(directory, name), media_type="application/x-tar", headers=headers)
+
+
+@router.post("/checkpoints/{checkpoint_id}/promote")
+async def promote_checkpoint(checkpoint_id: str, body: types.Promotion, session: Write) -> types.Checkpoint:
+    """Give a language model a name of its own under /v1/models; a name in use moves over."""
+    checkpoint, run = await _find(session, checkpoint_id)
+    if checkpoint.model_config_ is None:
+        raise Conflict(f"checkpoint {checkpoint_id} is no language model")
+    await session.merge(Alias(name=body.alias, checkpoint_id=checkpoint.id, created_at=now()))
+    return checkpoint_view(run, checkpoint)
 
 
 async def _find(session: AsyncSession, checkpoint_id: str) -> tuple[Checkpoint, Run]:

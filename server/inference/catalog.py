@@ -2,12 +2,14 @@
 
     run:stage:step     one checkpoint, e.g. `my-run:sft:600`; spaces of the run's name are dashes
     run:stage:last     the newest of a run's stage, also `run:stage:latest` and `run:stage`
+    alias              what a checkpoint was promoted to
     run                the furthest stage of the runs of that name
     pipeline           the same over the runs of a pipeline
     latest             the same over everything
     c0a1b2c3d4e        a checkpoint's id
 
-`/` may stand for `:`. Of equal names the newest counts; pipelines go before runs, and names before ids.
+`/` may stand for `:`. Of equal names the newest counts; aliases go before pipelines, pipelines before runs,
+and names before ids.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from nanochat.paths import resolve_under
 from server.checkpoints.repository import servable
 from server.checkpoints.views import model_name
 from server.ids import is_id
-from server.models import Checkpoint, Pipeline, Run
+from server.models import Alias, Checkpoint, Pipeline, Run
 
 LATEST = "latest"
 #: what stands for the newest step
@@ -52,7 +54,7 @@ class Model:
 
 
 async def models(session: AsyncSession) -> list[Model]:
-    """`latest`, pipelines by name, then every checkpoint, newest first; of equal names the newest counts."""
+    """`latest`, aliases, pipelines, then every checkpoint, newest first; of equal names the newest counts."""
     rows = await servable(session)
     pipelines = {p.id: _typed(p.name) for p in await session.scalars(select(Pipeline))}
     found: dict[str, Model] = {}
@@ -62,6 +64,10 @@ async def models(session: AsyncSession) -> list[Model]:
             by_pipeline.setdefault(pipelines[run.pipeline_id], []).append((checkpoint, run))
     if rows:
         found[LATEST] = _model(LATEST, best_to_chat(rows))
+    by_id = {row[0].id: row for row in rows}
+    for promoted in await session.scalars(select(Alias).order_by(Alias.created_at.desc())):
+        if promoted.checkpoint_id in by_id:
+            found.setdefault(promoted.name, _model(promoted.name, by_id[promoted.checkpoint_id]))
     for alias, of_pipeline in by_pipeline.items():
         found.setdefault(alias, _model(alias, best_to_chat(of_pipeline)))
     for row in rows:
@@ -79,7 +85,8 @@ async def find(session: AsyncSession, name: str) -> Model | None:
         row = await _best(session)
     elif len(parts) == 1:
         row = (
-            await _best(session, _of_pipeline(name))
+            await _first(session, _promoted_to(name))
+            or await _best(session, _of_pipeline(name))
             or await _best(session, _called(name))
             or (await _first(session, Checkpoint.id == name) if is_id(name) else None)
         )
@@ -127,6 +134,10 @@ async def _first(
 
 def _called(name: str) -> ColumnElement[bool]:
     return func.replace(Run.name, " ", "-") == _typed(name)
+
+
+def _promoted_to(name: str) -> ColumnElement[bool]:
+    return Checkpoint.id.in_(select(Alias.checkpoint_id).where(Alias.name == name))
 
 
 def _of_pipeline(name: str) -> ColumnElement[bool]:
