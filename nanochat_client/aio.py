@@ -259,6 +259,10 @@ class AsyncClient:
         """End a model's engine; requests that run in it get an error."""
         return await self._transport.send(operations.load_model(name, loaded=False))
 
+    async def promote(self, checkpoint_id: str, alias: str) -> types.Checkpoint:
+        """Give a checkpoint a name of its own under `/v1/models`; a name in use moves over."""
+        return await self._transport.send(operations.promote(checkpoint_id, alias))
+
     async def chat(self, messages: Sequence[Message], *, model: str = "latest", **options: Any) -> str:
         """The answer to a conversation. `options`: temperature, max_tokens, top_k, seed …"""
         return await self._transport.send(operations.chat(model, messages, options))

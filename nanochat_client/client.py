@@ -257,6 +257,10 @@ class Client:
         """End a model's engine; requests that run in it get an error."""
         return self._transport.send(operations.load_model(name, loaded=False))
 
+    def promote(self, checkpoint_id: str, alias: str) -> types.Checkpoint:
+        """Give a checkpoint a name of its own under `/v1/models`; a name in use moves over."""
+        return self._transport.send(operations.promote(checkpoint_id, alias))
+
     def chat(self, messages: Sequence[Message], *, model: str = "latest", **options: Any) -> str:
         """The answer to a conversation. `options`: temperature, max_tokens, top_k, seed …"""
         return self._transport.send(operations.chat(model, messages, options))

@@ -215,6 +215,11 @@ def load_model(name: str, *, loaded: bool) -> Operation[dict[str, Any]]:
     return Operation("POST", f"/models/{quote(name)}/{verb}", _parser(dict[str, Any]), repeatable=True)
 
 
+def promote(checkpoint_id: str, alias: str) -> Operation[types.Checkpoint]:
+    path = f"/checkpoints/{quote(checkpoint_id)}/promote"
+    return Operation("POST", path, _parser(types.Checkpoint), body={"alias": alias}, repeatable=True)
+
+
 def chat(model: str, messages: Sequence[Message], options: dict[str, Any]) -> Operation[str]:
     """The whole answer at once; its text."""
 

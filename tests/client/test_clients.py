@@ -70,6 +70,8 @@ def test_the_service_describes_itself(either: Either, worker: FakeWorker) -> Non
     for act in (either.load_model, either.unload_model):
         with pytest.raises(NotFound, match="no/such:model"):
             act("no/such:model")
+    with pytest.raises(NotFound, match="c9999999999"):
+        either.promote("c9999999999", "demo")
     assert either.checkpoints().items == []
 
 

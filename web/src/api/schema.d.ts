@@ -61,6 +61,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/checkpoints/{checkpoint_id}/promote": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Promote Checkpoint
+         * @description Give a language model a name of its own under /v1/models; a name in use moves over.
+         */
+        post: operations["promote_checkpoint_checkpoints__checkpoint_id__promote_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/configs": {
         parameters: {
             query?: never;
@@ -1628,6 +1648,14 @@ export interface components {
             /** Pointer */
             pointer: string;
         };
+        /** Promotion */
+        Promotion: {
+            /**
+             * Alias
+             * @description Letters, digits, dot, dash and underscore; not `latest`, which is always the newest.
+             */
+            alias: string;
+        };
         /**
          * Reason
          * @enum {string}
@@ -2017,6 +2045,41 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    promote_checkpoint_checkpoints__checkpoint_id__promote_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                checkpoint_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Promotion"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Checkpoint"];
+                };
             };
             /** @description Validation Error */
             422: {
