@@ -41,6 +41,7 @@ TRAINERS = {
     "tokenizer": "nanochat.train.tokenizer",
     "base": "nanochat.train.base",
     "sft": "nanochat.train.sft",
+    "base_loss": "nanochat.evals.base_loss",
     "chat_eval": "nanochat.evals.chat",
 }
 
