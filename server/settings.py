@@ -39,7 +39,9 @@ class Settings(BaseSettings):
     lease_s: float = Field(default=300.0, gt=0)
     """How long an attempt lives without a sign of its worker; renewed every 1/30 of it."""
     engine_url: str = ""
-    """An OpenAI-compatible engine to use instead of our own (not in this version)."""
+    """An OpenAI-compatible engine that has the models instead of ours (docs/scale-out.md); we render."""
+    engine_key: SecretStr = SecretStr("")
+    """The key that engine asks for."""
     engine_idle_s: float = Field(default=900.0, gt=0)
     """Unload a model that nobody asked for this long."""
     engine_models: int = Field(default=2, ge=1, le=64)

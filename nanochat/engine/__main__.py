@@ -27,29 +27,27 @@ def main() -> int:
     )
     parser.add_argument("--kv-gib", type=float, default=0.0, help="memory of the cache; 0: what is needed")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    parser.add_argument(
-        "--render-only",
-        action="store_true",
-        help="only text to ids and back, for a model that runs elsewhere",
-    )
+    parser.add_argument("--remote", default="", help="OpenAI-compatible engine that has the model instead")
+    parser.add_argument("--model", default="", help="its name there; default: the first it lists")
     args = parser.parse_args()
-    return render(args) if args.render_only else serve(args)
+    return render(args) if args.remote else serve(args)
 
 
 def render(args: argparse.Namespace) -> int:
-    """Serve the tokenizer and the chat format of a checkpoint."""
+    """Speak for a model that runs elsewhere: tokenizer and chat format come from the checkpoint."""
     import json
 
-    from nanochat.engine.server import TextServer
+    from nanochat.engine.remote import RemoteServer, upstream
     from nanochat.tokenizer import Tokenizer
 
     try:
         tokenizer = Tokenizer.load(args.checkpoint)
         context = json.loads((args.checkpoint / "meta.json").read_text())["model_config"]["sequence_len"]
+        there = upstream(args.remote, args.model)
     except (OSError, ValueError, KeyError) as error:
         print(f"engine: {error}", file=sys.stderr)
         return 1
-    return _connected(args.socket, lambda connection: TextServer(tokenizer, context, connection).run())
+    return _connected(args.socket, lambda link: RemoteServer(tokenizer, context, link, there).run())
 
 
 def serve(args: argparse.Namespace) -> int:

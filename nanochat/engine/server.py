@@ -17,8 +17,8 @@
 
 `tokens` counts all generated so far, those of the tool included. `echo`: the prompt comes first, as a delta
 with `tokens` 0. `cache`: only requests with an equal one share cached prefixes. `stats` come once a second
-while there is work, and when it ends. A process that only renders (`TextServer`) has no `generate`, and
-`slots` 0. Not covered: several connections.
+while there is work, and when it ends. `remote.py` speaks the same for a model that runs elsewhere.
+Not covered: several connections.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class _Choice:
 
 
 class TextServer:
-    """Text to ids and back, for a model that runs elsewhere, until the other side hangs up."""
+    """Text to ids and back for one connection: what needs no model."""
 
     def __init__(self, tokenizer: Tokenizer, context: int, connection: socket.socket) -> None:
         self.tokenizer, self.context = tokenizer, context
@@ -115,6 +115,21 @@ class TextServer:
         ids: list[int] = frame["ids"]
         self._check(ids)
         return ids or [self.tokenizer.bos]
+
+    def _room(self, prompt: list[int], frame: Frame) -> int:
+        """Tokens to generate at most. Raises BadRequest when the context has no room for one."""
+        wanted = frame.get("max_tokens")
+        room = self.context - len(prompt)
+        if room >= (0 if wanted == 0 else 1):
+            return room if wanted is None else min(room, wanted)
+        param = "messages" if "messages" in frame else "prompt"
+        more = f" and you asked for {wanted} more." if wanted else "."
+        raise BadRequest(
+            f"This model's context is {self.context} tokens. Your prompt has {len(prompt)} tokens{more}"
+            f" Shorten the {param}.",
+            "context_length_exceeded",
+            param,
+        )
 
     def _check(self, ids: list[int]) -> None:
         if not all(0 <= token < self.tokenizer.vocab_size for token in ids):
@@ -206,17 +221,7 @@ class EngineServer(TextServer):
 
     def _generate(self, request_id: str, frame: Frame) -> list[Frame]:
         prompt = self._prompt(frame)
-        wanted = frame.get("max_tokens")
-        room = self.engine.context - len(prompt)
-        if room < (0 if wanted == 0 else 1):
-            raise BadRequest(
-                f"This model's context is {self.engine.context} tokens. Your prompt has {len(prompt)} tokens"
-                + (f" and you asked for {wanted} more." if wanted else ".")
-                + f" Shorten the {'messages' if 'messages' in frame else 'prompt'}.",
-                "context_length_exceeded",
-                "messages" if "messages" in frame else "prompt",
-            )
-        count = room if wanted is None else min(room, wanted)
+        count = self._room(prompt, frame)
         logprobs, echo = frame.get("logprobs"), bool(frame.get("echo"))
         requests = []
         for index in range(frame.get("n", 1)):

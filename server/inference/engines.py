@@ -7,7 +7,7 @@ import contextlib
 import logging
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +39,7 @@ class EngineManager:
     `command` starts an engine; tests put a stub there.
     """
 
-    command: Collection[str] = ENGINE
+    command: Sequence[str] = ENGINE
 
     def __init__(self, settings: Settings, db: Database, numbers: InferenceNumbers) -> None:
         self.settings, self.db, self.numbers = settings, db, numbers
@@ -137,9 +137,9 @@ class EngineManager:
             where = await self._place()
             engine = EngineProcess(
                 model.canonical,
-                [*self.command, "--checkpoint", str(directory), *self._options(where)],
+                [*self.command, "--checkpoint", str(directory), *self._options(where, model)],
                 self.numbers.of(model.canonical),
-                env=where.env,
+                env={**where.env, "NANOCHAT_ENGINE_KEY": self.settings.engine_key.get_secret_value()},
                 most=self.settings.engine_queue,
                 hang_s=self.settings.engine_hang_s,
             )
@@ -160,9 +160,11 @@ class EngineManager:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.warning("%s did not load: %s", model.canonical, error)
 
-    def _options(self, where: Place) -> list[str]:
+    def _options(self, where: Place, model: Model) -> list[str]:
         """Only what differs from the engine's own defaults."""
         known = self.settings
+        if known.engine_url:
+            return ["--remote", known.engine_url, "--model", model.canonical]
         options = ["--slots", str(known.engine_slots)]
         options += ["--threads", str(known.engine_threads)] if known.engine_threads else []
         options += ["--dtype", known.engine_dtype] if known.engine_dtype != "auto" else []
@@ -172,6 +174,8 @@ class EngineManager:
         return options
 
     async def _place(self) -> Place:
+        if self.settings.engine_url:
+            return Place("cpu")
         async with self.db.read() as session:
             here = await gpus_here(session)
         taken = [loaded.place.gpu for loaded in self._engines.values() if loaded.place.gpu is not None]
