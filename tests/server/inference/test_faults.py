@@ -131,6 +131,19 @@ def test_a_silent_stream_gets_pings_between_its_chunks(
     assert len(events(answer.text)) == 4
 
 
+def test_a_reader_that_takes_nothing_is_cut_off(stubbed: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask(stubbed)
+    monkeypatch.setattr(stream, "STALLED_S", 0.2)
+    monkeypatch.setattr(stream, "PING_S", 0.05)
+    with streamed(stubbed, max_tokens=1_000_000) as silent:
+        lines = silent.iter_lines()
+        next(lines)
+        eventually(lambda: not engine(stubbed).busy, 20)
+        with pytest.raises(httpx.RemoteProtocolError):
+            list(lines)
+    assert ask(stubbed).status_code == 200
+
+
 class TestImpatient:
     """A server whose requests wait 0.2 s for a load; 4 sequences per engine, which is idle after 0.5 s."""
 
