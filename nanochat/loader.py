@@ -9,10 +9,18 @@ and ranks share them. So the order of the data is the same for every number of r
 
 from __future__ import annotations
 
+from typing import Any, Protocol
+
+import numpy as np
 import torch
 from torch import Tensor
 
-from nanochat.tokens import TokenStream
+
+class Tokens(Protocol):
+    """A stream of token ids, numbered for ever."""
+
+    def read(self, start: int, count: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """`count` ids from number `start` on. Raises DataError."""
 
 
 class Loader:
@@ -24,7 +32,7 @@ class Loader:
 
     def __init__(
         self,
-        stream: TokenStream,
+        stream: Tokens,
         *,
         batch: int,
         seq_len: int,

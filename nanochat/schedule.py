@@ -21,6 +21,11 @@ def warmup_stable_decay(step: int, steps: int, warmup: float, warmdown: float, f
     return progress + (1 - progress) * final
 
 
+def stable_decay(progress: float, stable: float = 0.8) -> float:
+    """Multiplier of the learning rate: 1 up to `stable` of the run, then linear to 0."""
+    return min(1.0, (1 - progress) / (1 - stable))
+
+
 MOMENTUM = 0.95
 
 

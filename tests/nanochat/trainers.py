@@ -40,6 +40,7 @@ TOKENIZER = {"vocab_size": 300}
 TRAINERS = {
     "tokenizer": "nanochat.train.tokenizer",
     "base": "nanochat.train.base",
+    "mid": "nanochat.train.mid",
     "sft": "nanochat.train.sft",
     "base_loss": "nanochat.evals.base_loss",
     "chat_eval": "nanochat.evals.chat",
