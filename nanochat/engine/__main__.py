@@ -76,7 +76,7 @@ def serve(args: argparse.Namespace) -> int:
     )
     engine = make_engine(model, tokenizer, options)
     del model  # packed by the native runner: its float32 weights are not needed any more
-    engine.add(Request("warm-up", [tokenizer.bos] * min(64, engine.context - 4), 2))
+    engine.add(Request("warm-up", [tokenizer.bos] * max(1, min(64, engine.context - 4)), 2))
     while engine.busy:
         engine.step()
     gc.collect()

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+COLDEST = 1e-5  # below, dividing by the temperature would overflow: the likeliest token is certain
 CANDIDATES = 256  # top-k and top-p look at these; only a flatter distribution is sorted whole
 _GOLDEN, _MIX1, _MIX2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 _MASK = (1 << 64) - 1
@@ -111,7 +112,7 @@ class Sampler:
 
         self._wishes = list(wishes)
         self._shaped = [i for i, wish in enumerate(wishes) if wish.shapes]
-        self._drawn = [i for i, wish in enumerate(wishes) if wish.temperature > 0]
+        self._drawn = [i for i, wish in enumerate(wishes) if wish.temperature >= COLDEST]
         drawn = [wishes[i] for i in self._drawn]
         self._drawn_D = numbers(self._drawn, torch.long)
         self._temperature_D1 = numbers([wish.temperature for wish in drawn])[:, None]
@@ -159,11 +160,14 @@ class Sampler:
 
 
 def _inverse(p_BV: Tensor, u_B: Tensor) -> Tensor:
-    """The first index whose cumulated share exceeds u; never one of probability 0."""
+    """The first index whose cumulated share exceeds u; never one of probability 0.
+
+    A model that has diverged has no probabilities: then it is any index, but one.
+    """
     cumulated_BV = p_BV.cumsum(1)
     total_B1 = cumulated_BV[:, -1:]
     target_B1 = torch.minimum(u_B[:, None] * total_B1, torch.nextafter(total_B1, torch.zeros_like(total_B1)))
-    return torch.searchsorted(cumulated_BV, target_B1, right=True)[:, 0]
+    return torch.searchsorted(cumulated_BV, target_B1, right=True)[:, 0].clamp_max(p_BV.size(1) - 1)
 
 
 def _shape(logits_V: Tensor, wish: Sampling, tokens: Sequence[int], prompt: int) -> None:

@@ -150,7 +150,7 @@ class EngineServer(TextServer):
         self.engine = engine
         self._inbox: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
         self._choices: dict[tuple[str, int], _Choice] = {}
-        self._stats_at = 0.0
+        self._stats_at, self._was_busy = 0.0, False
 
     def run(self) -> None:
         """The step loop: drain the inbox, step, post. Returns when the connection is closed."""
@@ -160,14 +160,17 @@ class EngineServer(TextServer):
             for frame in self._drain():
                 if frame is None:
                     return
+                self._was_busy |= frame["op"] == "generate"
                 self._post(self._handle(frame))
-            if self.engine.busy:
+            frames: list[Frame] = []
+            if worked := self.engine.busy:
                 frames = [out for output in self.engine.step() for out in self._say(output)]
-                now = time.monotonic()
-                if now >= self._stats_at + STATS_S or not self.engine.busy:
-                    self._stats_at = now
-                    frames.append(self._stats())
-                self._post(frames)
+            now, busy = time.monotonic(), self.engine.busy
+            if (worked and now >= self._stats_at + STATS_S) or (not busy and self._was_busy):
+                self._stats_at = now
+                frames.append(self._stats())
+            self._was_busy = busy
+            self._post(frames)
 
     def _ready(self) -> Frame:
         engine = self.engine

@@ -68,6 +68,17 @@ def test_penalties_count_what_was_generated_and_repetition_the_prompt_too() -> N
     assert draw(logits, Sampling(0.0, presence=5.0), tokens=said, prompt=3) == [3]
 
 
+@pytest.mark.parametrize(
+    "wish", [Sampling(1.0), Sampling(1.0, top_k=2), Sampling(1.0, top_p=0.5), Sampling(0.0)]
+)
+def test_a_diverged_model_still_says_tokens(wish: Sampling) -> None:
+    assert all(0 <= token < 4 for token in draw(torch.full((4,), float("nan")), wish, 5))
+
+
+def test_hardly_any_temperature_is_none() -> None:
+    assert set(draw(LOGITS, Sampling(1e-38), 20)) == {3}
+
+
 def test_tokens_that_are_never_said_are_not() -> None:
     rows = torch.tensor([[0.0, 9.0, 1.0]] * 50)
     assert set(Sampler(3, [1])(rows, [Sampling(2.0)] * 50, list(range(50)), [((), 0)] * 50)) == {0, 2}

@@ -161,6 +161,16 @@ def test_an_abort_frees_everything_and_the_others_go_on(peer: Peer) -> None:
     assert stats["generation_tokens"] >= 3
 
 
+def test_who_leaves_last_is_seen_in_the_statistics(peer: Peer) -> None:
+    peer.send(op="generate", id="long", seed=1, prompt="a", max_tokens=CONTEXT - 10)
+    while peer.read()["op"] != "delta":
+        pass
+    peer.send(op="abort", id="long")
+    while (frame := peer.read())["op"] != "stats" or frame["running"]:
+        pass
+    assert (frame["running"], frame["waiting"], frame["kv_used"]) == (0, 0, 0)
+
+
 def test_a_process_that_only_renders_knows_no_model() -> None:
     mine, theirs = socket.socketpair()
     mine.settimeout(20)
