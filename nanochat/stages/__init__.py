@@ -5,12 +5,20 @@
 
 from __future__ import annotations
 
-from nanochat.stages import base, base_loss, chat_eval, mid, sft, tokenizer
+from nanochat.stages import base, base_eval, base_loss, chat_eval, mid, sft, tokenizer
 from nanochat.stages.spec import Input, Problem, Stage, StageConfig
 
 STAGES: dict[str, Stage] = {
     stage.name: stage
-    for stage in (tokenizer.STAGE, base.STAGE, mid.STAGE, sft.STAGE, base_loss.STAGE, chat_eval.STAGE)
+    for stage in (
+        tokenizer.STAGE,
+        base.STAGE,
+        mid.STAGE,
+        sft.STAGE,
+        base_eval.STAGE,
+        base_loss.STAGE,
+        chat_eval.STAGE,
+    )
 }
 
 __all__ = ["STAGES", "Input", "Problem", "Stage", "StageConfig"]

@@ -42,6 +42,7 @@ TRAINERS = {
     "base": "nanochat.train.base",
     "mid": "nanochat.train.mid",
     "sft": "nanochat.train.sft",
+    "base_eval": "nanochat.evals.core",
     "base_loss": "nanochat.evals.base_loss",
     "chat_eval": "nanochat.evals.chat",
 }

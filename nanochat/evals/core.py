@@ -1,0 +1,207 @@
+"""Stage `base_eval`: CORE, the mean of centred accuracies of in-context tasks (DCLM).
+
+Examples are strided over the ranks and scored in batches. Equally likely choices are decided by a draw
+that depends on the example's number only, so an untrained model scores chance.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nanochat.artefacts import checkpoint_path, relative
+from nanochat.checkpoint import load_model
+from nanochat.common import World, setup_training
+from nanochat.configurator import ConfigError, nearest_name
+from nanochat.engine.make import Options, make_runner
+from nanochat.errors import DataError
+from nanochat.evals.bundle import CoreTask, Example, read_bundle
+from nanochat.evals.intervals import wilson
+from nanochat.evals.scoring import Continuation, Scorer, common_start, cut
+from nanochat.gpt import GPT
+from nanochat.paths import find_artefact
+from nanochat.stages import Problem
+from nanochat.stages.base_eval import BaseEvalConfig
+from nanochat.tokenizer import Tokenizer
+
+SHOT_SEED = 1234
+TIE_NATS = 1e-6
+EXAMPLES_AT_ONCE = 64
+Group = list[tuple[Sequence[int], int]]
+
+
+def run(cfg: BaseEvalConfig) -> None:
+    """Score one checkpoint: an `eval` event, metrics, and `base_eval/base_model_<step>.csv` and `.json`."""
+    with setup_training(cfg, name="base_eval") as world:
+        try:
+            bundle = find_artefact(cfg.bundle, world.base)
+        except FileNotFoundError:
+            bundle = world.base / cfg.bundle  # read_bundle says what is missing and how to get it
+        everything = read_bundle(bundle)
+        tasks = chosen(everything, cfg.tasks)
+        place = world.agree(checkpoint_path(cfg.checkpoint, world.base, ("base", "mid", "sft", "rl")))
+        model, tokenizer, meta = load_model(place, world.device, world.dtype)
+        step = int(meta.get("step", 0))
+        world.phase("eval", steps=step)
+        world.say(f"base_eval: {relative(place, world.base)}")
+        rows = evaluate(world, model, tokenizer, tasks, cfg.max_per_task, cfg.batch_size)
+        core = sum(row["centered"] for row in rows.values()) / len(rows) if tasks == everything else None
+        report(world, rows, core, step, relative(place, world.base))
+        peak = max(world.gather(world.peak_bytes()))
+        world.events.emit("end", step=step, status="succeeded", peak_bytes=peak)
+
+
+def chosen(tasks: list[CoreTask], names: str) -> list[CoreTask]:
+    """The tasks named in a comma-separated list, all when it is empty. Raises ConfigError."""
+    labels = {task.label: task for task in tasks}
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    for name in wanted:
+        if name not in labels:
+            nearest = nearest_name(name, labels)
+            hint = f"the nearest is {nearest!r}" if nearest else f"there are {', '.join(labels)}"
+            raise ConfigError([Problem("/tasks", f"the bundle has no task {name!r}; {hint}", nearest)])
+    return [task for task in tasks if task.label in wanted] if wanted else tasks
+
+
+def evaluate(
+    world: World, model: GPT, tokenizer: Tokenizer, tasks: Sequence[CoreTask], limit: int, batch_size: int
+) -> dict[str, dict[str, Any]]:
+    """Accuracy, interval, centred accuracy and count by task. Collective; keeps the model's mode."""
+    training = model.training
+    runner = make_runner(model.eval(), Options(batch_size))
+    scorer = Scorer(runner)
+    rows: dict[str, dict[str, Any]] = {}
+    for task in tasks:
+        examples = task.examples(limit)
+        if not examples:
+            raise DataError(f"{task.file} holds no example")
+        mine = range(world.rank, len(examples), world.size)
+        right = sum(world.gather(sum(answers(scorer, tokenizer, task, examples, mine).values())))
+        rows[task.label] = row = summary(task, right, len(examples))
+        low, high = row["interval"]
+        world.say(
+            f"  {task.label:32} {100 * row['accuracy']:5.1f} %  ({right} of {len(examples)}, 95 % interval "
+            f"{100 * low:.0f} … {100 * high:.0f} %), centred {row['centered']:.4f}"
+        )
+    runner.close()
+    model.train(training)
+    return rows
+
+
+def summary(task: CoreTask, right: int, total: int) -> dict[str, Any]:
+    """One row of the results."""
+    accuracy = right / total
+    low, high = wilson(right, total)
+    return {
+        "accuracy": accuracy,
+        "centered": (accuracy - task.chance) / (1 - task.chance),
+        "interval": (round(low, 4), round(high, 4)),
+        "total": total,
+    }
+
+
+def answers(
+    scorer: Scorer, tokenizer: Tokenizer, task: CoreTask, examples: list[Example], which: Sequence[int]
+) -> dict[int, bool]:
+    """Whether each example of `which` is answered right."""
+    found: dict[int, bool] = {}
+    for start in range(0, len(which), EXAMPLES_AT_ONCE):
+        part = which[start : start + EXAMPLES_AT_ONCE]
+        groups = [sequences(tokenizer, task, examples, i, scorer.runner.context) for i in part]
+        for i, scored in zip(part, scorer.continuations(groups), strict=True):
+            found[i] = is_right(task, examples[i], i, scored)
+    return found
+
+
+def is_right(task: CoreTask, example: Example, number: int, scored: Sequence[Continuation]) -> bool:
+    """The gold choice has the lowest mean loss; or every token of the continuation is the likeliest."""
+    if task.kind == "language_modeling":
+        return scored[0].greedy
+    return pick([one.loss for one in scored], number) == int(example["gold"])
+
+
+def pick(losses: Sequence[float], number: int) -> int:
+    """The choice with the lowest loss; a draw by the example's number among equals."""
+    best = min(losses)
+    return random.Random(number).choice([i for i, loss in enumerate(losses) if loss <= best + TIE_NATS])
+
+
+def sequences(
+    tokenizer: Tokenizer, task: CoreTask, examples: list[Example], number: int, context: int
+) -> Group:
+    """(ids, where the scored part begins) of every choice, the task's shots before each."""
+    texts = prompts(task, examples, number)
+    ids = [[tokenizer.bos, *tokenizer.encode(text)] for text in texts]
+    if task.kind == "multiple_choice":
+        starts = [min(common_start(ids), min(map(len, ids)) - 1)] * len(ids)
+    elif task.kind == "schema":
+        suffix = common_start([one[::-1] for one in ids])
+        starts = [max(1, len(one) - suffix) for one in ids]
+    else:
+        starts = [min(common_start(ids), len(ids[1]) - 1)]
+        ids = ids[1:]
+    return [cut(one, start, context) for one, start in zip(ids, starts, strict=True)]
+
+
+def prompts(task: CoreTask, examples: list[Example], number: int) -> list[str]:
+    """Whole texts by choice; for language modelling the text without the continuation and with it."""
+    others = [i for i in range(len(examples)) if i != number]
+    chosen_shots = random.Random(SHOT_SEED + number).sample(others, min(task.shots, len(others)))
+    shots = "".join(_solved(task, examples[i]) + "\n\n" for i in chosen_shots)
+    example, delimiter = examples[number], task.delimiter
+    if task.kind == "multiple_choice":
+        return [f"{shots}{example['query']}{delimiter}{choice}" for choice in example["choices"]]
+    if task.kind == "schema":
+        return [
+            f"{shots}{option}{delimiter}{example['continuation']}" for option in example["context_options"]
+        ]
+    without = f"{shots}{example['context'].strip()}{delimiter}"
+    return [without.strip(), without + example["continuation"]]
+
+
+def _solved(task: CoreTask, example: Example) -> str:
+    if task.kind == "multiple_choice":
+        return f"{example['query']}{task.delimiter}{example['choices'][example['gold']]}"
+    if task.kind == "schema":
+        option = example["context_options"][example["gold"]]
+        return f"{option}{task.delimiter}{example['continuation']}"
+    return f"{example['context'].strip()}{task.delimiter}{example['continuation']}"
+
+
+def report(
+    world: World, rows: dict[str, dict[str, Any]], core: float | None, step: int, checkpoint: str
+) -> None:
+    """Events for the service; CSV and JSON below the base directory."""
+    values = {label: row["accuracy"] for label, row in rows.items()}
+    metrics = {f"base_eval/{label}": value for label, value in values.items()}
+    counts = {label: row["total"] for label, row in rows.items()}
+    details = {
+        "intervals": {label: row["interval"] for label, row in rows.items()},
+        "centered": {label: row["centered"] for label, row in rows.items()},
+        "checkpoint": checkpoint,
+    }
+    if core is not None:
+        values["CORE"] = metrics["core/metric"] = core
+        world.say(f"CORE {core:.4f}")
+    world.events.emit("eval", step=step, name="base_eval", values=values, counts=counts, details=details)
+    world.events.emit("metric", step=step, values=metrics)
+    if world.is_master:
+        write_files(world.base / "base_eval" / f"base_model_{step:06d}", rows, core, checkpoint)
+
+
+def write_files(stem: Path, rows: dict[str, dict[str, Any]], core: float | None, checkpoint: str) -> None:
+    """`<stem>.csv` with the columns Task, Accuracy, Centered, and `<stem>.json` with everything."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    with stem.with_suffix(".csv").open("w", encoding="utf-8", newline="") as stream:
+        table = csv.writer(stream)
+        table.writerow(["Task", "Accuracy", "Centered"])
+        for label, row in rows.items():
+            table.writerow([label, f"{row['accuracy']:.6f}", f"{row['centered']:.6f}"])
+        if core is not None:
+            table.writerow(["CORE", "", f"{core:.6f}"])
+    whole = {"checkpoint": checkpoint, "core": core, "tasks": rows}
+    stem.with_suffix(".json").write_text(json.dumps(whole, indent=1), encoding="utf-8")
