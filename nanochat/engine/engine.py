@@ -72,7 +72,7 @@ class Usage:
 class Output:
     """One token of a sequence, its prompt's log-probabilities (`echo`), or its end.
 
-    A token of a tool call (`tool`) is not said to the user.
+    A token of a tool call (`tool`) is not said to the user. An end's `logprob` is that of its end token.
     """
 
     id: str
@@ -236,7 +236,7 @@ class Engine:
         request = choice.request
         choice.first = choice.first or time.monotonic()
         if token in self._ends and not request.ignore_eos:  # also inside a tool call
-            return [self._finish(choice, "stop")]
+            return [self._finish(choice, "stop", logprob)]
         tool = choice.expression is not None or choice.in_output
         choice.tokens.append(token)
         self.generated_tokens += 1
@@ -282,9 +282,9 @@ class Engine:
         count = choice.request.logprobs or 0
         choice.echoed += [_logprob(row, token, count) for row, token in zip(raw, following, strict=True)]
 
-    def _finish(self, choice: _Choice, reason: FinishReason) -> Output:
+    def _finish(self, choice: _Choice, reason: FinishReason, logprob: Logprob | None = None) -> Output:
         self.scheduler.release(choice)
-        return Output(choice.id, choice.request.index, finish=reason, usage=_usage(choice))
+        return Output(choice.id, choice.request.index, logprob=logprob, finish=reason, usage=_usage(choice))
 
 
 def _ints(numbers: list[int]) -> Ints:

@@ -16,8 +16,10 @@
        "prompt_tokens", "generation_tokens", "steps", "batch_sum", "preemptions"}
 
 `tokens` counts all generated so far, those of the tool included. `echo`: the prompt comes first, as a delta
-with `tokens` 0. `cache`: only requests with an equal one share cached prefixes. `stats` come once a second
-while there is work, and when it ends. `remote.py` speaks the same for a model that runs elsewhere.
+with `tokens` 0. Log-probabilities without `messages` are those of every token drawn, also of an end token
+and of a tool's, which have no text. `cache`: only requests with an equal one share cached prefixes. `stats`
+come once a second while there is work, and when it ends. `remote.py` speaks the same for a model that runs
+elsewhere.
 Not covered: several connections.
 """
 
@@ -57,6 +59,7 @@ class _Choice:
     prompt: list[int]
     added: int  # tokens of the prompt that are ours, not the client's
     logprobs: bool
+    plain: bool  # no chat: whoever sums log-probabilities counts on one for every token drawn
     tokens: int = 0
     told: list[Frame] = field(default_factory=list)  # log-probabilities that go with the next text
 
@@ -246,7 +249,9 @@ class EngineServer(TextServer):
         self.engine.prompt_tokens += len(prompt)
         for request in requests:
             stream = TextStream(self.tokenizer, frame.get("stop", ()))
-            choice = _Choice(stream, prompt, int("prompt" in frame), logprobs is not None)
+            choice = _Choice(
+                stream, prompt, int("prompt" in frame), logprobs is not None, "messages" not in frame
+            )
             self._choices[request_id, request.index] = choice
             if echo and logprobs is None:
                 frames += self._echo(request_id, request.index, choice, ())
@@ -285,6 +290,8 @@ class EngineServer(TextServer):
         if output.echo:
             return self._echo(output.id, output.index, choice, output.echo)
         if output.finish is not None:
+            if output.logprob is not None and choice.plain:
+                choice.told.append(self._told(output.logprob))
             rest = choice.text.end()
             frames = [self._delta(output.id, output.index, choice, rest)] if rest or choice.told else []
             assert output.usage is not None
@@ -292,7 +299,7 @@ class EngineServer(TextServer):
         assert output.token is not None
         choice.tokens += 1
         text = "" if output.tool else choice.text.push(output.token)
-        if output.logprob is not None and not output.tool:
+        if output.logprob is not None and (choice.plain or not output.tool):
             choice.told.append(self._told(output.logprob))
         frames = [self._delta(output.id, output.index, choice, text)] if text else []
         if choice.text.stopped:

@@ -105,6 +105,19 @@ def test_ids_of_the_client_are_echoed_whole(peer: Peer) -> None:
     assert frames[-1]["tokens"] == 0
 
 
+def test_every_token_drawn_after_a_text_has_its_log_probability_also_one_without_text(peer: Peer) -> None:
+    """lm-evaluation-harness asks for one token, drops the last log-probability and sums the others."""
+    ids = TOKENIZER.encode("The class")
+    for name in ("<|bos|>", "<|assistant_end|>", "<|python_start|>"):
+        same: Frame = {"logit_bias": {str(TOKENIZER.special(name)): 100}, "max_tokens": 1, "temperature": 0}
+        frames = peer.ask(name, prompt="The class", echo=True, logprobs=1, **same)
+        told = [one for f in frames if f["op"] == "delta" for one in f["logprobs"]]
+        assert [one["id"] for one in told] == [*ids, TOKENIZER.special(name)]
+        assert text_of(frames) == "The class" and told[-1]["logprob"] < 0
+        chat = peer.ask("chat", messages=[{"role": "user", "content": "hi"}], logprobs=1, **same)
+        assert not [f for f in chat if f["op"] == "delta"]  # a chat is told what it can read
+
+
 def test_a_stop_string_cuts_the_text_and_ends_the_work(peer: Peer) -> None:
     whole = text_of(peer.ask(prompt="The class", max_tokens=30, temperature=0))
     stop = whole[5:8]
