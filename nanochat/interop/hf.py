@@ -138,10 +138,17 @@ def tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
     split = {
         "type": "Split", "pattern": {"Regex": tokenizer.pattern}, "behavior": "Isolated", "invert": False,
     }  # fmt: skip
+    bos = "<|bos|>"
     return {
         "version": "1.0",
         "added_tokens": specials,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, by_bytes]},
+        "post_processor": {  # a text begins with <|bos|>, as in training; the chat template writes its own
+            "type": "TemplateProcessing",
+            "single": [_special(bos), _sequence("A")],
+            "pair": [_special(bos), _sequence("A"), _special(bos), _sequence("B")],
+            "special_tokens": {bos: {"id": bos, "ids": [tokenizer.bos], "tokens": [bos]}},
+        },
         "decoder": by_bytes,
         "model": {
             "type": "BPE",
@@ -154,6 +161,14 @@ def tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
             "ignore_merges": False,
         },
     }
+
+
+def _special(token: str) -> dict[str, Any]:
+    return {"SpecialToken": {"id": token, "type_id": 0}}
+
+
+def _sequence(which: str) -> dict[str, Any]:
+    return {"Sequence": {"id": which, "type_id": 0}}
 
 
 def _merged_from(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:

@@ -80,6 +80,7 @@ def test_the_tokenizer_splits_alike(exported: Path, text: str) -> None:
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     assert ids == TOKENIZER.encode(text)
     assert tokenizer.decode(ids) == text
+    assert tokenizer(text)["input_ids"] == [TOKENIZER.bos, *ids]
     assert tokenizer.bos_token_id == TOKENIZER.bos
 
 
