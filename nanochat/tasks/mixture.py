@@ -11,7 +11,7 @@ from nanochat.configurator import ConfigError, nearest_name
 from nanochat.errors import DataError
 from nanochat.paths import find_artefact
 from nanochat.stages import Problem as ConfigProblem
-from nanochat.tasks import TASKS, Conversation, Task
+from nanochat.tasks import TASKS, Conversation, Task, reasoning
 
 
 def parse(names: str, base: Path) -> tuple[list[Task], list[Path]]:
@@ -20,6 +20,8 @@ def parse(names: str, base: Path) -> tuple[list[Task], list[Path]]:
     for name in filter(None, (part.strip() for part in names.split(","))):
         if name in TASKS:
             tasks.append(TASKS[name])
+        elif name.startswith(reasoning.PREFIX):
+            tasks.append(reasoning.find(name))
         elif "/" in name or name.endswith(".jsonl"):
             try:
                 files.append(find_artefact(name, base))

@@ -43,6 +43,7 @@ TRAINERS = {
     "mid": "nanochat.train.mid",
     "sft": "nanochat.train.sft",
     "base_eval": "nanochat.evals.core",
+    "rl": "nanochat.train.rl",
     "base_loss": "nanochat.evals.base_loss",
     "chat_eval": "nanochat.evals.chat",
 }
