@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -11,19 +13,24 @@ from nanochat.artefacts import checkpoint_path, relative
 from nanochat.chat import render_prompt
 from nanochat.checkpoint import load_model, read_meta
 from nanochat.common import World, setup_training
-from nanochat.configurator import ConfigError
+from nanochat.configurator import ConfigError, nearest_name
 from nanochat.engine import generate_batch
+from nanochat.engine.make import Options, make_runner
 from nanochat.evals.intervals import wilson
+from nanochat.evals.scoring import Scorer
 from nanochat.gpt import GPT
 from nanochat.paths import find_artefact
 from nanochat.stages import Problem as ConfigProblem
 from nanochat.stages.chat_eval import ChatEvalConfig
 from nanochat.tasks import TASKS, Problem, Task
+from nanochat.tasks.datasets import DATASETS, Gsm8k, MultipleChoice, open_task
 from nanochat.tasks.mixture import parse
 from nanochat.tokenizer import Tokenizer
 
 SHOWN_PER_TASK = 5
 STAGES_WITH_CHAT = ("rl", "sft", "mid", "base")
+Generative = Task | Gsm8k
+Scored = Generative | MultipleChoice
 
 
 @dataclass
@@ -56,7 +63,7 @@ def run(cfg: ChatEvalConfig) -> None:
 
 
 def evaluate(
-    cfg: ChatEvalConfig, world: World, tasks: list[Task], place: Path, name: str, step: int
+    cfg: ChatEvalConfig, world: World, tasks: list[Scored], place: Path, name: str, step: int
 ) -> dict[str, float]:
     """Accuracy by task, as an `eval` event and as lines to read. Collective."""
     model, tokenizer, _ = load_model(place, world.device, world.dtype)
@@ -67,7 +74,12 @@ def evaluate(
     intervals: dict[str, tuple[float, float]] = {}
     examples: list[dict[str, Any]] = []
     for task in tasks:
-        score = total_score(world, ask(cfg, world, task, model, tokenizer))
+        mine = (
+            choose(cfg, world, task, model, tokenizer)
+            if isinstance(task, MultipleChoice)
+            else ask(cfg, world, task, model, tokenizer)
+        )
+        score = total_score(world, mine)
         low, high = wilson(score.right, score.total)
         values[task.name] = score.right / score.total
         counts[task.name] = score.total
@@ -75,7 +87,7 @@ def evaluate(
         examples += score.examples
         percent = 100 * values[task.name]
         world.say(
-            f"  {task.name:10} {percent:5.1f} %  ({score.right} of {score.total}, "
+            f"  {task.name:13} {percent:5.1f} %  ({score.right} of {score.total}, "
             f"95 % interval {100 * low:.0f} … {100 * high:.0f} %)"
         )
     details = {
@@ -90,13 +102,16 @@ def evaluate(
     return values
 
 
-def ask(cfg: ChatEvalConfig, world: World, task: Task, model: GPT, tokenizer: Tokenizer) -> Score:
+def ask(cfg: ChatEvalConfig, world: World, task: Generative, model: GPT, tokenizer: Tokenizer) -> Score:
     """This rank's share of the problems: every `world.size`-th one."""
     problems = list(islice(task.problems(), cfg.max_problems))[world.rank :: world.size]
+    context = model.cfg.sequence_len
+    longest = max(context // 2, context - cfg.max_new_tokens)  # a question that is longer loses its beginning
     prompts = [
-        render_prompt(tokenizer, [{"role": "user", "content": problem.question}]) for problem in problems
+        render_prompt(tokenizer, [{"role": "user", "content": problem.question}])[-longest:]
+        for problem in problems
     ]
-    room = model.cfg.sequence_len - max((len(prompt) for prompt in prompts), default=0)
+    room = context - max((len(prompt) for prompt in prompts), default=0)
     answers = generate_batch(
         model,
         tokenizer,
@@ -117,6 +132,48 @@ def ask(cfg: ChatEvalConfig, world: World, task: Task, model: GPT, tokenizer: To
     return score
 
 
+def choose(
+    cfg: ChatEvalConfig, world: World, task: MultipleChoice, model: GPT, tokenizer: Tokenizer
+) -> Score:
+    """This rank's share of a multiple-choice task: the likeliest of the letters is the answer."""
+    numbers = list(range(min(len(task), cfg.max_problems)))[world.rank :: world.size]
+    score = Score()
+    for number, choice in zip(numbers, predict(cfg, task, numbers, model, tokenizer), strict=True):
+        question = task.question(number, cfg.seed)
+        right = task.is_right(number, choice)
+        score.right += right
+        score.total += 1
+        letter = question.letters[question.order.index(choice)]
+        gold = task.expected(number)
+        score.examples.append(
+            {"task": task.name, "prompt": question.text, "answer": letter, "expected": gold, "ok": right}
+        )
+    return score
+
+
+def predict(
+    cfg: ChatEvalConfig, task: MultipleChoice, numbers: Sequence[int], model: GPT, tokenizer: Tokenizer
+) -> list[int]:
+    """The choice the model takes for each question; equally likely letters are decided by a seeded draw.
+
+    Nothing here knows the gold choice. A question longer than the context loses its beginning.
+    """
+    questions = [task.question(number, cfg.seed) for number in numbers]
+    prompts = [
+        render_prompt(tokenizer, [{"role": "user", "content": question.text}])[-model.cfg.sequence_len :]
+        for question in questions
+    ]
+    columns = [[tokenizer.encode(letter)[0] for letter in question.letters] for question in questions]
+    runner = make_runner(model, Options(cfg.batch_size))
+    scores = Scorer(runner).last(prompts, columns)
+    runner.close()
+    found = []
+    for number, question, logits in zip(numbers, questions, scores, strict=True):
+        best = [letter for letter, logit in enumerate(logits) if logit == max(logits)]
+        found.append(question.order[random.Random(f"{cfg.seed} {task.name} tie {number}").choice(best)])
+    return found
+
+
 def final_text(tokenizer: Tokenizer, ids: list[int]) -> str:
     """What the assistant says after its last tool output."""
     end = tokenizer.special("<|output_end|>")
@@ -134,7 +191,7 @@ def total_score(world: World, mine: Score) -> Score:
     return Score(sum(score.right for score in scores), sum(score.total for score in scores), shown)
 
 
-def _example(task: Task, problem: Problem, answer: str, right: bool) -> dict[str, Any]:
+def _example(task: Generative, problem: Problem, answer: str, right: bool) -> dict[str, Any]:
     return {
         "task": task.name,
         "prompt": problem.question,
@@ -144,11 +201,23 @@ def _example(task: Task, problem: Problem, answer: str, right: bool) -> dict[str
     }
 
 
-def _tasks(cfg: ChatEvalConfig, world: World) -> list[Task]:
-    tasks, files = parse(cfg.task_name, world.base)
-    if files:
-        raise ConfigError([ConfigProblem("/task_name", f"only {', '.join(TASKS)} can be scored, not files")])
-    return tasks
+def _tasks(cfg: ChatEvalConfig, world: World) -> list[Scored]:
+    """Tasks in the order named, generators and data sets. Raises ConfigError, DataError."""
+    found: list[Scored] = []
+    names = [name.strip() for name in cfg.task_name.split(",") if name.strip()]
+    for name in names or [""]:
+        if name in DATASETS:
+            found.append(open_task(name, world.base))
+            continue
+        if name and name not in TASKS and (nearest := nearest_name(name, [*TASKS, *DATASETS])) in DATASETS:
+            message = f"there is no task {name!r}; the nearest is {nearest!r}"
+            raise ConfigError([ConfigProblem("/task_name", message, nearest)])
+        tasks, files = parse(name, world.base)
+        if files:
+            known = ", ".join([*TASKS, *DATASETS])
+            raise ConfigError([ConfigProblem("/task_name", f"only {known} can be scored, not files")])
+        found += tasks
+    return found
 
 
 def _parent(meta: dict[str, Any], world: World) -> Path | None:

@@ -8,12 +8,13 @@ from nanochat.stages.spec import Input, Stage, StageConfig
 
 
 class ChatEvalConfig(StageConfig):
-    """Accuracy on generative chat tasks, with a 95 % interval beside each."""
+    """Accuracy on chat tasks, generated or by letter, with a 95 % interval beside each."""
 
     checkpoint: str = ""
     """Checkpoint to evaluate: a path, a latest.pt link or an id; empty: the newest."""
     task_name: str = "identity,smalltalk,spelling,sums"
-    """Tasks, comma-separated: identity, smalltalk, spelling, sums."""
+    """Tasks, comma-separated: identity, smalltalk, spelling, sums, and arc-easy, arc-challenge, mmlu,
+    hellaswag, gsm8k when their data is here (`nanochat data list`)."""
     max_problems: int = Field(default=100, ge=1)
     """Problems per task at most."""
     max_new_tokens: int = Field(default=64, ge=1, le=65536)

@@ -1,4 +1,4 @@
-"""Verbs that become another program: up, server, worker, export, import. Signals reach it."""
+"""Verbs that become another program: up, server, worker, export, import, data. Signals reach it."""
 
 from __future__ import annotations
 
@@ -49,6 +49,15 @@ def import_(
     become("nanochat.imports", directory)
 
 
+def data(
+    verb: Annotated[str, typer.Argument(metavar="list|get", help="list: what is here. get: fetch one.")],
+    name: Annotated[str | None, typer.Argument(help="A name from `nanochat data list`.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="list: as JSON.")] = False,
+) -> None:
+    """The data sets that models are scored by, below the base directory."""
+    become("nanochat.data", verb, *([name] if name else []), *(["--json"] if as_json else []))
+
+
 def _is_here(path: str) -> bool:
     from nanochat.paths import base_dir, find_artefact
 
@@ -84,6 +93,6 @@ def _server(module: str, port: int | None) -> NoReturn:
 
 
 def register(app: typer.Typer) -> None:
-    for verb in (up, server, worker, export):
+    for verb in (up, server, worker, export, data):
         app.command()(verb)
     app.command("import")(import_)
