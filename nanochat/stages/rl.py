@@ -37,6 +37,8 @@ class RlConfig(OptimizerConfig):
     """Answers that are generated at once per rank."""
     device_batch_size: int = Field(default=8, ge=1, le=4096)
     """Answers per rank and micro-batch when learning."""
+    spike_nats: float = Field(default=0.0, ge=0)
+    """Rise of the loss from which a step is skipped; 0: only NaN and infinity, because this loss may jump."""
     init_lr_frac: float = Field(default=0.05, gt=0, le=10)
     """First learning rate as a fraction of the pretraining rates; falls linearly to 0."""
     eval_every: int = Field(default=60, ge=-1)

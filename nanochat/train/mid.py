@@ -80,16 +80,17 @@ def run(cfg: MidConfig) -> None:
     with setup_training(cfg, name="mid") as world:
         world.phase("data")
         tasks, files = parse(cfg.tasks, world.base)  # a wrong name fails before anything is loaded
-        trainer, row, resumed = prepare(cfg, world)
+        trainer, data, resumed = prepare(cfg, world)
         drawn = draw(tasks, files, cfg.task_examples, cfg.seed, multi_turn=cfg.multi_turn)
         stream = Conversations(drawn, trainer.tokenizer, masked=cfg.learn == "assistant")
         problems = [p for task in tasks for p, _ in zip(task.problems(), range(VAL_PROBLEMS), strict=False)]
         held_out = [dialogue(problem.question, problem.answer) for problem in problems]
-        train(trainer, cfg, stream, Conversations(held_out, trainer.tokenizer), row, resumed)
+        train(trainer, cfg, stream, Conversations(held_out, trainer.tokenizer), data, resumed)
 
 
-def prepare(cfg: MidConfig, world: World) -> tuple[Trainer, int, Path | None]:
-    """Model and optimizer from the base checkpoint or one of this run; the next row; what was resumed."""
+def prepare(cfg: MidConfig, world: World) -> tuple[Trainer, dict[str, int], Path | None]:
+    """Model and optimizer from the base checkpoint or one of this run; where the data goes on; what was
+    resumed."""
     parent = world.agree(checkpoint_path(cfg.base_checkpoint, world.base, ("base",)))
     tag = cfg.model_tag or world.run_id or f"d{read_meta(parent)['model_config']['n_layer']}"
     resumed = world.agree(checkpoint_to_resume(cfg, world, "mid", tag))
@@ -101,19 +102,19 @@ def prepare(cfg: MidConfig, world: World) -> tuple[Trainer, int, Path | None]:
     if seq_len > model.cfg.sequence_len:
         model.reset_rotary(seq_len)
     ours: dict[str, Any]
-    row, progress = 0, Progress()
+    data, progress = {"row": 0}, Progress()
     if resumed:
-        row, progress = int(meta["data"]["row"]), Progress(**meta["progress"])
+        data, progress = meta["data"], Progress(**meta["progress"])
         ours = {"parent": meta["parent"], "resumed_from": reference(resumed, world.base)}
     else:
         ours = {"parent": reference(parent, world.base)}
         world.say(f"starting from {parent}")
     optimizer = make_optimizer(model, cfg, resumed)
-    return Trainer(world, cfg, "mid", tag, 0, model, tokenizer, optimizer, ours, progress), row, resumed
+    return Trainer(world, cfg, "mid", tag, 0, model, tokenizer, optimizer, ours, progress), data, resumed
 
 
 def train(
-    trainer: Trainer, cfg: MidConfig, stream: Conversations, held_out: Conversations, row: int,
+    trainer: Trainer, cfg: MidConfig, stream: Conversations, held_out: Conversations, data: dict[str, int],
     resumed: Path | None,
 ) -> None:  # fmt: skip
     """The loop, as in pretraining."""
@@ -127,6 +128,9 @@ def train(
     world.say(f"{stream.total():,} tokens of conversations: {epoch} steps an epoch")
     if stream.total() < rows * T:
         world.warn(f"the mixture is smaller than one step of {rows * T:,} tokens: some of it is seen twice")
+    row = data["row"]
+    if data.get("tokens", stream.total()) != stream.total():
+        world.warn("the mixture is not the one this run began with: rows are other ones now")
     loader = _loader(stream, world, B, T, row)
     trainer.begin(resumed, rows * T)
     while trainer.running():
@@ -145,7 +149,7 @@ def train(
             continue
         row = loader.row
         if trainer.stopped or progress.step == trainer.steps or trainer.due(cfg.save_every):
-            trainer.save(data={"row": row})
+            trainer.save(data={"row": row, "tokens": stream.total()})
         if trainer.due(cfg.eval_every) and held_out.total():
             validate(trainer, held_out, B, T)
     trainer.end()

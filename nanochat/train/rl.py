@@ -107,6 +107,8 @@ def train(trainer: Trainer, cfg: RlConfig, tasks: Sequence[Task], resumed: Path 
     """The loop. The learning rate falls linearly from `init_lr_frac` to 0."""
     world, progress = trainer.world, trainer.progress
     trainer.begin(resumed, 0)  # too many shapes to compile
+    if progress.step == 0 and cfg.eval_every > 0:
+        validate(trainer, cfg, tasks)  # what there is to improve on
     while trainer.running():
         step = progress.step
         asked = problems_of(cfg, tasks, step)[world.rank :: world.size]
@@ -114,6 +116,7 @@ def train(trainer: Trainer, cfg: RlConfig, tasks: Sequence[Task], resumed: Path 
         groups = answer(trainer, cfg, asked, cfg.num_samples, _seed(cfg.seed, step))
         mine = [one for group in groups for one in with_advantages(group)]
         seconds = time.monotonic() - started
+        progress.seconds += seconds  # the update adds its own; both count for the time that is left
         (chosen,) = world.sum(sum(one.learned for one in mine))
         # gradients are averaged over ranks: × size makes the average a sum
         share = world.size / max(1.0, chosen)
