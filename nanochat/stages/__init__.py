@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from nanochat.stages import base, base_eval, base_loss, chat_eval, mid, rl, sft, tokenizer
+from nanochat.stages import base, base_eval, base_loss, chat_eval, mid, rl, sft, tok_eval, tokenizer
 from nanochat.stages.spec import Input, Problem, Stage, StageConfig
 
 STAGES: dict[str, Stage] = {
@@ -16,6 +16,7 @@ STAGES: dict[str, Stage] = {
         mid.STAGE,
         sft.STAGE,
         rl.STAGE,
+        tok_eval.STAGE,
         base_eval.STAGE,
         base_loss.STAGE,
         chat_eval.STAGE,

@@ -42,6 +42,7 @@ TRAINERS = {
     "base": "nanochat.train.base",
     "mid": "nanochat.train.mid",
     "sft": "nanochat.train.sft",
+    "tok_eval": "nanochat.evals.tokenizers",
     "base_eval": "nanochat.evals.core",
     "rl": "nanochat.train.rl",
     "base_loss": "nanochat.evals.base_loss",
