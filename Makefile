@@ -6,7 +6,7 @@ HOME_DIR ?= /tmp/nanochat-ablation
 export NANOCHAT_PORT ?= $(PORT)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up lint types test test-fast web bench bench-train bench-kills bench-modern bench-loss \
+.PHONY: help setup up lint types test test-fast test-clients web bench bench-train bench-kills bench-modern bench-loss \
 	bench-overheads bench-serve soak docs
 
 help: ## list the targets
@@ -39,12 +39,17 @@ test: ## lint, types, the dashboard's build and all tests: what CI runs
 	@$(MAKE) --no-print-directory lint types
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory web; \
 	else echo "web: no node here, so the built dashboard is not compared with its source"; fi
-	@$(BIN)/pytest -n 2 --cov --cov-report=term:skip-covered
+	@$(BIN)/pytest -n 2 -m "not clients" --cov --cov-report=term:skip-covered
 
 test-fast: ## all tests but those in a browser
 	@echo "test-fast: all but the tests in a browser"
 	@$(PYTHON) bootstrap.py --dev
-	@$(BIN)/pytest -n 2 -m "not e2e"
+	@$(BIN)/pytest -n 2 -m "not e2e and not clients"
+
+test-clients: ## other people's large clients against the server: lm-evaluation-harness (installs 750 MB apart, once)
+	@echo "test-clients: LangChain and lm-evaluation-harness against a real server"
+	@$(PYTHON) bootstrap.py --dev
+	@$(BIN)/pytest -n 0 tests/clients
 
 web: ## build the dashboard into server/static and check that the committed build matches its source
 	@echo "web: building the dashboard, then comparing it with the committed build"

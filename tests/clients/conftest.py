@@ -1,0 +1,95 @@
+"""Other people's clients, installed apart from our packages, and a service that they talk to."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import SecretStr
+
+from nanochat.gpt import GPT, GPTConfig
+from nanochat.locks import file_lock
+from server.settings import Settings
+from tests.server.inference.conftest import MODEL_ID, TOKENIZER, make_model
+from tests.services import WORKER_TOKEN, Service, copy_sqlite
+
+CONTEXT = 128
+Install = Callable[..., Path]
+
+
+@dataclass
+class Served:
+    """A running service, and the model it serves as MODEL_ID in float32."""
+
+    service: Service
+    net: GPT
+    model: str = MODEL_ID
+
+
+@pytest.fixture(scope="session")
+def served(
+    tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path, valkey_url: str
+) -> Iterator[Served]:
+    """Random weights that say no special token but `<|bos|>`, an end, and that one more than by chance."""
+    net = GPT(GPTConfig(CONTEXT, TOKENIZER.vocab_size, 2, 2, 2, 64))
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for weight in net.parameters():
+            weight.normal_(std=0.15, generator=generator)
+        head = net.lm_head.weight
+        head[TOKENIZER.bos] *= 1.5
+        head[TOKENIZER.bos + 1 :] = 0
+    directory = tmp_path_factory.mktemp("clients")
+    settings = Settings(
+        base_dir=directory,
+        database_url=copy_sqlite(sqlite_template, directory),
+        redis_url=valkey_url,
+        worker_token=SecretStr(WORKER_TOKEN),
+        engine_dtype="float32",
+    )
+    make_model(settings, net)
+    running = Service(settings).start()
+    yield Served(running, net.eval())
+    running.stop()
+
+
+@pytest.fixture(scope="session")
+def install(request: pytest.FixtureRequest) -> Install:
+    """`install(name, *requirements, deps=…)`: a directory for PYTHONPATH, kept between test runs.
+
+    Without `deps` the packages are taken alone, and ours are what they depend on. Skips the test where pip
+    gets nothing.
+    """
+
+    def into(name: str, *requirements: str, deps: bool = False) -> Path:
+        assert request.config.cache is not None
+        target = request.config.cache.mkdir(name)
+        done = target / "installed.txt"
+        wanted = "\n".join(requirements)
+        with file_lock(target / ".lock"):  # of the other xdist workers
+            if done.exists() and done.read_text() == wanted:
+                return target
+            command = [
+                sys.executable,
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--upgrade",
+                "--target",
+                str(target),
+            ]
+            command += [*([] if deps else ["--no-deps"]), *requirements]
+            got = subprocess.run(command, capture_output=True, text=True, timeout=900)
+            if got.returncode:
+                last = (got.stderr.strip().splitlines() or ["no reason given"])[-1]
+                pytest.skip(f"{requirements[0]} cannot be installed here: {last[:200]}")
+            done.write_text(wanted)
+        return target
+
+    return into
