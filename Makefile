@@ -7,7 +7,7 @@ export NANOCHAT_PORT ?= $(PORT)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup up lint types test test-fast test-clients web bench bench-train bench-kills bench-modern bench-loss \
-	bench-overheads bench-serve soak docs
+	bench-overheads bench-serve bench-eval soak docs
 
 help: ## list the targets
 	@echo "targets:"
@@ -95,6 +95,11 @@ soak: ## five minutes of 64 mixed requests at once: errors, memory, what is left
 	@echo "soak: 64 mixed requests at a time for five minutes"
 	@$(PYTHON) bootstrap.py --dev
 	@$(BIN)/python -m tests.bench_serve --home $(HOME_DIR) --soak 300
+
+bench-eval: ## CORE's scoring in batches against one example per forward pass (about a minute)
+	@echo "bench-eval: batched and one at a time, alternating"
+	@$(PYTHON) bootstrap.py
+	@$(BIN)/python -m nanochat.bench_eval
 
 bench-overheads: ## what saving, telling and reading cost (about 3 minutes)
 	@echo "bench-overheads: stalls by checkpoints, CPU of events, share of the loader"

@@ -9,6 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from nanochat.artefacts import checkpoint_path, relative
 from nanochat.chat import render_prompt
 from nanochat.checkpoint import load_model, read_meta
@@ -164,7 +166,7 @@ def predict(
         for question in questions
     ]
     columns = [[tokenizer.encode(letter)[0] for letter in question.letters] for question in questions]
-    runner = make_runner(model, Options(cfg.batch_size))
+    runner = make_runner(model, Options(cfg.batch_size, threads=torch.get_num_threads()))
     scores = Scorer(runner).last(prompts, columns)
     runner.close()
     found = []

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from nanochat.artefacts import checkpoint_path, relative
 from nanochat.checkpoint import load_model
 from nanochat.common import World, setup_training
@@ -72,7 +74,7 @@ def evaluate(
 ) -> dict[str, dict[str, Any]]:
     """Accuracy, interval, centred accuracy and count by task. Collective; keeps the model's mode."""
     training = model.training
-    runner = make_runner(model.eval(), Options(batch_size))
+    runner = make_runner(model.eval(), Options(batch_size, threads=torch.get_num_threads()))
     scorer = Scorer(runner)
     rows: dict[str, dict[str, Any]] = {}
     for task in tasks:
