@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,7 +53,8 @@ def served(
         worker_token=SecretStr(WORKER_TOKEN),
         engine_dtype="float32",
     )
-    make_model(settings, net)
+    with ThreadPoolExecutor(1) as apart:  # playwright's event loop may run in this thread
+        apart.submit(make_model, settings, net).result()
     running = Service(settings).start()
     yield Served(running, net.eval())
     running.stop()
