@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument("--kv-gib", type=float, default=0.0, help="memory of the cache; 0: what is needed")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--remote", default="", help="OpenAI-compatible engine that has the model instead")
-    parser.add_argument("--model", default="", help="its name there; default: the first it lists")
+    parser.add_argument("--model", default="", help="its name there; default: its only one")
     args = parser.parse_args()
     return render(args) if args.remote else serve(args)
 

@@ -32,7 +32,7 @@ class Unreachable(OSError):
 
 
 class Upstream:
-    """The engine at `url` (with or without /v1), and the one model of it that is asked."""
+    """The engine at `url` (with or without /v1), and the model of it that is asked: `wanted` or its only."""
 
     def __init__(self, url: str, wanted: str = "", key: str = "") -> None:
         parts = urlsplit(url if "://" in url else f"http://{url}")
@@ -44,8 +44,8 @@ class Upstream:
         if key:
             self._headers["authorization"] = f"Bearer {key}"
         names = [model["id"] for model in self._models()]
-        if not names:
-            raise Unreachable(f"{url} has no model")
+        if wanted not in names and len(names) != 1:  # a guess would answer with somebody else's model
+            raise Unreachable(f"{url} has no model {wanted!r} but {', '.join(names) or 'none'}")
         self.model = wanted if wanted in names else names[0]
 
     def connection(self) -> http.client.HTTPConnection:
@@ -160,7 +160,7 @@ class RemoteServer(TextServer):
 
     def _run(self, request_id: str, index: int, call: Call, body: Frame) -> None:
         try:
-            self._follow(request_id, index, call.ask(body))
+            self._follow(request_id, index, call.ask(body), "logprobs" in body)
         except (OSError, ValueError, KeyError, http.client.HTTPException) as error:
             self._failed(request_id, f"the engine at the other end: {error or type(error).__name__}")
         finally:
@@ -172,12 +172,13 @@ class RemoteServer(TextServer):
                 if not left:
                     self._running.pop(request_id, None)
 
-    def _follow(self, request_id: str, index: int, answer: http.client.HTTPResponse) -> None:
+    def _follow(self, request_id: str, index: int, answer: http.client.HTTPResponse, logprobs: bool) -> None:
         """Turn the stream into frames."""
         if answer.status != 200:
             return self._failed(request_id, _message(answer.read()), busy=answer.status in (429, 503))
         where = {"id": request_id, "index": index}
         tokens, cached, reason = 0, 0, ""
+        told: list[Frame] = []  # log-probabilities that go with the next text
         for line in answer:
             data = line.strip().removeprefix(b"data:").strip()
             if not line.startswith(b"data:") or data == b"[DONE]":
@@ -190,11 +191,11 @@ class RemoteServer(TextServer):
             usage = chunk.get("usage") or {}
             tokens = usage.get("completion_tokens", tokens + bool(text))
             cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or cached
-            if text:
-                told = _entries(choices[0].get("logprobs"))
-                self._say(
-                    request_id, {"op": "delta", **where, "text": text, "tokens": tokens, "logprobs": told}
-                )
+            told += _entries(choices[0].get("logprobs"))
+            if text or (told and choices[0].get("finish_reason")):
+                delta = {"op": "delta", **where, "text": text, "tokens": tokens}
+                self._say(request_id, {**delta, "logprobs": told if logprobs else None})
+                told = []
         if not reason:
             return self._failed(request_id, "its stream ended early")
         times = {"queue_s": 0.0, "prefill_s": 0.0, "decode_s": 0.0}
@@ -241,10 +242,10 @@ def _message(body: bytes) -> str:
         return body[:200].decode("utf-8", "replace")
 
 
-def _entries(told: Any) -> list[Frame] | None:
+def _entries(told: Any) -> list[Frame]:
     """Log-probabilities of a completion's chunk as our frames have them."""
     if not told:
-        return None
+        return []
     tops = told.get("top_logprobs") or [None] * len(told["tokens"])
     return [
         {**_named(token, value), "top": [_named(name, of) for name, of in (top or {}).items()]}

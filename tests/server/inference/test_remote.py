@@ -95,7 +95,7 @@ class Broken(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         assert self.headers["authorization"] == "Bearer of the engine"
-        self._send(200, {"data": [{"id": "some"}]})
+        self._send(200, {"data": [{"id": name} for name in self.server.models]})  # type: ignore[attr-defined]
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -127,10 +127,14 @@ def test_faults_of_the_engine_are_told_and_leaving_reaches_it(
     tmp_path: Path, sqlite_template: Path, valkey_url: str, net: GPT
 ) -> None:
     engine = ThreadingHTTPServer(("127.0.0.1", 0), Broken)
+    engine.models = ["some", "other"]  # type: ignore[attr-defined]
     threading.Thread(target=engine.serve_forever, daemon=True).start()
     service = front(tmp_path, sqlite_template, valkey_url, net, f"http://127.0.0.1:{engine.server_port}/v1/")
     try:
         body = {"model": MODEL_ID, "prompt": "a"}
+        lost = service.client.post("/v1/completions", json={**body, "max_tokens": 1})
+        assert lost.status_code == 500 and "but some, other" in lost.json()["error"]["message"]
+        engine.models = ["some"]  # type: ignore[attr-defined]
         full = service.client.post("/v1/completions", json={**body, "max_tokens": 1})
         assert full.status_code == 503 and "no room here" in full.text and full.headers["retry-after"]
         gone = service.client.post("/v1/completions", json={**body, "max_tokens": 2})
