@@ -254,7 +254,7 @@ async def ask(model: str, ids: list[int], count: int, **more: Any) -> tuple[floa
     while line := await reader.readline():
         if not line.startswith(b"data: {"):
             continue
-        if b'"error"' in line:
+        if line.startswith(b'data: {"error"'):
             raise RuntimeError(line.decode())
         arrivals.append(time.perf_counter() - started)
         if found := re.search(rb'"completion_tokens":(\d+)', line):
