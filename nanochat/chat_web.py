@@ -97,7 +97,8 @@ def main(argv: Sequence[str]) -> int:
     engine = EngineThread(make_engine(model, tokenizer, Options(lanes=args.slots)))
     del model
     server.offer(engine, name)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for sign in (signal.SIGTERM, signal.SIGINT):  # a shell's background jobs start with SIGINT ignored
+        signal.signal(sign, signal.default_int_handler)
     threading.Thread(target=server.end_with_engine, daemon=True).start()
     print(f"{name} talks on {server.url}; Ctrl-C leaves", flush=True)
     try:

@@ -124,9 +124,7 @@ class World:
         """Most memory used so far by this rank: of the GPU, else resident in RAM."""
         if self.device.type == "cuda":
             return int(torch.cuda.max_memory_allocated(self.device))
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return peak_rss()
 
     def synchronize(self) -> None:
         if self.device.type == "cuda":
@@ -272,6 +270,20 @@ def has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def peak_rss() -> int:
+    """Most bytes this program was resident with.
+
+    Not getrusage's: that begins with the peak of whoever started it.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def cores() -> int:

@@ -59,7 +59,7 @@ def measure(cfg: Any) -> tuple[int, float]:
     import torch
 
     from nanochat import compiling
-    from nanochat.common import resolve_device, resolve_dtype
+    from nanochat.common import peak_rss, resolve_device, resolve_dtype
     from nanochat.gpt import GPT
     from nanochat.paths import base_dir
     from nanochat.planner.host import vocabulary
@@ -80,12 +80,7 @@ def measure(cfg: Any) -> tuple[int, float]:
     micro_s = update_s = 0.0
     for _ in range(STEPS):
         micro_s, update_s = _step(model, optimizer, cfg, min(rows, MICRO_BATCHES))
-    if device.type == "cuda":
-        peak = int(torch.cuda.max_memory_allocated(device))
-    else:
-        import resource
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = int(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else peak_rss()
     compiling.switch_off()
     return peak, rows * micro_s + update_s
 

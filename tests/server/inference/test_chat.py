@@ -64,13 +64,13 @@ def test_a_stream_is_events_that_end_with_done_and_a_blank_line(http: httpx.Clie
 
 
 def test_a_seed_repeats_the_answer_and_choices_differ(api: openai.OpenAI) -> None:
-    first, again = (chat(api, n=3, seed=11) for _ in range(2))
+    first, again = (chat(api, n=3, seed=11, extra_body={"ignore_eos": True}) for _ in range(2))
     texts = [choice.message.content for choice in first.choices]
     assert texts == [choice.message.content for choice in again.choices]
     assert len(set(texts)) == 3
     assert first.usage.completion_tokens == 36
     streamed = ["", "", ""]
-    for chunk in chat(api, n=3, seed=11, stream=True):
+    for chunk in chat(api, n=3, seed=11, stream=True, extra_body={"ignore_eos": True}):
         streamed[chunk.choices[0].index] += chunk.choices[0].delta.content or ""
     assert streamed == texts
 

@@ -32,8 +32,9 @@ def test_prompts_may_be_text_ids_or_lists_of_them(api: openai.OpenAI) -> None:
 
 def test_a_batch_counts_every_prompt_once_and_every_answer(api: openai.OpenAI) -> None:
     prompts = ["The class", "def", "A longer prompt than the others"]
-    alone = [complete(api, prompt, n=2, seed=4, temperature=0.8) for prompt in prompts]
-    batch = complete(api, prompts, n=2, seed=4, temperature=0.8)
+    more = {"n": 2, "seed": 4, "temperature": 0.8, "extra_body": {"ignore_eos": True}}
+    alone = [complete(api, prompt, **more) for prompt in prompts]
+    batch = complete(api, prompts, **more)
     assert [choice.index for choice in batch.choices] == list(range(6))
     texts = [choice.text for answer in alone for choice in answer.choices]
     assert [choice.text for choice in batch.choices] == texts
