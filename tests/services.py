@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+import psutil
 import psycopg
 import uvicorn
 from psycopg import sql
@@ -37,6 +38,14 @@ def eventually(check: Callable[[], T], timeout_s: float = 10.0, every_s: float =
             raise AssertionError(f"still {value!r} after {timeout_s} s")
         time.sleep(every_s)
     return value
+
+
+def command_line(process: psutil.Process) -> list[str]:
+    """What a process was started with; nothing when it has just ended."""
+    try:
+        return process.cmdline()
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return []
 
 
 class Postgres:

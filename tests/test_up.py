@@ -18,7 +18,7 @@ import pytest
 
 from server import embedded
 from server.parts import DeadForGood, Part, kill_marked
-from tests.services import eventually, free_port
+from tests.services import command_line, eventually, free_port
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -75,7 +75,7 @@ class Up:
 
         def look() -> psutil.Process | None:
             for process in self.processes():
-                line = process.cmdline()
+                line = command_line(process)
                 if tuple(line[-len(words) :]) == words or Path(line[0] if line else "").name == words[0]:
                     return process
             return None

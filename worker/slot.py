@@ -63,13 +63,17 @@ def main(argv: list[str]) -> int:
         number = status & 0x7F or None
         jobs.report_killed(settings, str(job.args[0]), number)
 
-    worker = SlotWorker(
-        [Queue(queue_name, connection=connection, serializer=JSONSerializer)],
-        connection=connection,
-        serializer=JSONSerializer,
-        work_horse_killed_handler=on_killed,
-    )
-    worker.work(logging_level="WARNING", with_scheduler=False)
+    try:
+        worker = SlotWorker(
+            [Queue(queue_name, connection=connection, serializer=JSONSerializer)],
+            connection=connection,
+            serializer=JSONSerializer,
+            work_horse_killed_handler=on_killed,
+        )
+        worker.work(logging_level="WARNING", with_scheduler=False)
+    except redis.exceptions.ConnectionError as error:  # the worker starts this slot again
+        log.warning("the queue is gone: %s", error)
+        return 1
     return 0
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.services import Service, eventually
+from tests.services import Service, command_line, eventually
 from tests.worker.conftest import StartWorker
 from tests.worker.test_worker import TINY, post, run
 from worker.processes import marked
@@ -42,7 +42,7 @@ def attempts(service: Service, run_id: str) -> list[dict[str, Any]]:
 
 
 def slots(worker_pid: int) -> list[psutil.Process]:
-    return [p for p in psutil.Process(worker_pid).children() if "worker.slot" in p.cmdline()]
+    return [p for p in psutil.Process(worker_pid).children() if "worker.slot" in command_line(p)]
 
 
 def steps_without_hole(service: Service, run_id: str) -> bool:

@@ -13,7 +13,7 @@ import redis
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-from tests.services import Service, eventually
+from tests.services import Service, command_line, eventually
 from tests.worker.conftest import StartWorker
 
 pytestmark = [
@@ -125,7 +125,9 @@ def test_a_killed_work_horse_is_reported_and_the_run_goes_on(
     overrides = {**TINY, "data": str(prose), "num_iterations": 150, "save_every": 20}
     base = post(service, stage="base", config="debug_cpu", parent=tokenizer, overrides=overrides)
     eventually(lambda: (run(service, base)["step"] or 0) >= 25, 90)
-    slot = next(p for p in psutil.Process(worker.pid).children() if "worker.slot" in " ".join(p.cmdline()))
+    slot = next(
+        p for p in psutil.Process(worker.pid).children() if "worker.slot" in " ".join(command_line(p))
+    )
     for horse in slot.children():
         horse.kill()
     final = ended(service, base)

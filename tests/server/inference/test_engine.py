@@ -12,7 +12,7 @@ import pytest
 
 from server.settings import Settings
 from tests.server.inference.conftest import directory
-from tests.services import Service
+from tests.services import Service, command_line
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 ASK: Any = [{"role": "user", "content": "Who are you?"}]
@@ -29,7 +29,8 @@ def engines(service: Service) -> list[psutil.Process]:
     return [
         process
         for process in children
-        if "nanochat.engine" in (line := process.cmdline()) and any(part.startswith(base) for part in line)
+        if "nanochat.engine" in (line := command_line(process))
+        and any(part.startswith(base) for part in line)
     ]
 
 

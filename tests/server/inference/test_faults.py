@@ -18,7 +18,7 @@ from server.inference import stream
 from server.inference.engine_process import EngineProcess
 from server.settings import Settings
 from tests.server.inference.conftest import MODEL_ID, insert, manager
-from tests.services import Service, eventually
+from tests.services import Service, command_line, eventually
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -44,7 +44,9 @@ def events(text: str) -> list[dict[str, Any]]:
 
 def pids() -> list[int]:
     children = psutil.Process().children(recursive=True)
-    return [process.pid for process in children if "tests.server.inference.stub_engine" in process.cmdline()]
+    return [
+        process.pid for process in children if "tests.server.inference.stub_engine" in command_line(process)
+    ]
 
 
 def engine(service: Service) -> EngineProcess:
