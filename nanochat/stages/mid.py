@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from nanochat.stages.spec import Input, Problem, Stage
-from nanochat.stages.training import OptimizerConfig, batch_problems, nearest_multiple
+from nanochat.stages.training import OptimizerConfig, batch_problems, examples_problems
 
 
 class MidConfig(OptimizerConfig):
@@ -48,19 +48,7 @@ class MidConfig(OptimizerConfig):
             if not seq_len:
                 return []
             return batch_problems(self.total_batch_size, self.device_batch_size, seq_len, world_size)
-        unit = self.device_batch_size * world_size
-        if self.target_examples_per_step % unit == 0:
-            return []
-        nearest = nearest_multiple(self.target_examples_per_step, unit)
-        return [
-            Problem(
-                "/target_examples_per_step",
-                f"target_examples_per_step {self.target_examples_per_step} is no multiple of "
-                f"device_batch_size {self.device_batch_size} × {world_size} rank(s) = {unit}; "
-                f"the nearest valid value is {nearest}",
-                nearest,
-            )
-        ]
+        return examples_problems(self.target_examples_per_step, self.device_batch_size, world_size)
 
     def problems(self, world_size: int) -> list[Problem]:
         return self.batch_problems(world_size, self.max_seq_len)

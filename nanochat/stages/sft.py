@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from nanochat.stages.spec import Input, Problem, Stage
-from nanochat.stages.training import OptimizerConfig, nearest_multiple
+from nanochat.stages.training import OptimizerConfig, examples_problems
 
 
 class SftConfig(OptimizerConfig):
@@ -37,19 +37,7 @@ class SftConfig(OptimizerConfig):
     """Micro-batches per measurement."""
 
     def problems(self, world_size: int) -> list[Problem]:
-        unit = self.device_batch_size * world_size
-        if self.target_examples_per_step % unit == 0:
-            return []
-        nearest = nearest_multiple(self.target_examples_per_step, unit)
-        return [
-            Problem(
-                "/target_examples_per_step",
-                f"target_examples_per_step {self.target_examples_per_step} is no multiple of "
-                f"device_batch_size {self.device_batch_size} × {world_size} rank(s) = {unit}; "
-                f"the nearest valid value is {nearest}",
-                nearest,
-            )
-        ]
+        return examples_problems(self.target_examples_per_step, self.device_batch_size, world_size)
 
 
 STAGE = Stage(

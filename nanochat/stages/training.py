@@ -57,3 +57,19 @@ def batch_problems(total: int, device_batch: int, seq_len: int, world_size: int)
             nearest,
         )
     ]
+
+
+def examples_problems(target: int, device_batch: int, world_size: int) -> list[Problem]:
+    """What is wrong with `target_examples_per_step`, and the nearest valid value."""
+    unit = device_batch * world_size
+    if target % unit == 0:
+        return []
+    nearest = nearest_multiple(target, unit)
+    return [
+        Problem(
+            "/target_examples_per_step",
+            f"target_examples_per_step {target} is no multiple of device_batch_size {device_batch} × "
+            f"{world_size} rank(s) = {unit}; the nearest valid value is {nearest}",
+            nearest,
+        )
+    ]
