@@ -27,6 +27,7 @@
 #define LANES 16
 #define PANEL 64
 #define BLOCK 16
+#define QUERIES 4 /* rows of a sequence that share their reads of the cache */
 #ifdef __AVX512F__
 #define TILE 6 /* rows: 24 accumulators of 32 registers */
 #else
@@ -61,6 +62,7 @@ typedef struct {
     /* scratch, a row after the other */
     float *x, *first, *normed, *qkv, *wide, *scores, *sums;
     bf16 *half;
+    int32_t *begins;
 } Model;
 
 /* ---------------------------------------------------------------- vectors */
@@ -290,71 +292,107 @@ static void remember(const Model *m, int layer, int block, int g, int at, const 
     }
 }
 
-/* y[e … e + 16·vectors] = share·Σ scores[t]·values[t] */
-INLINE void gather(const Model *m, int halves, const int32_t *table, int position, int layer, int g, int e,
-                   int vectors, const float *scores, float share, float *y) {
-    const int size = halves ? 2 : 4, last = position / BLOCK;
+/* For R rows whose positions lie in one block, `last` the greatest: y[e … e + 16·vectors] of each row =
+   share·Σ scores[t]·values[t]. Scores of tokens behind a row's own position are 0. */
+INLINE void gather(const Model *m, int halves, const int32_t *table, int last, int layer, int g, int e, int vectors,
+                   const float *scores, const float *share, float *y, int R) {
+    const int size = halves ? 2 : 4, stride = m->context + BLOCK;
     const size_t keys = (size_t)BLOCK * m->E * size;
-    v16 acc[4] = {splat(0), splat(0), splat(0), splat(0)};
-    for (int b = 0; b <= last; b++) {
+    v16 acc[QUERIES][4];
+    for (int r = 0; r < R; r++)
+        for (int j = 0; j < 4; j++) acc[r][j] = splat(0);
+    for (int b = 0; b <= last / BLOCK; b++) {
         const uint8_t *values = keys_at(m, layer, table[b], g) + keys;
-        const uint8_t *next = keys_at(m, layer, table[b < last ? b + 1 : b], g) + keys;
-        const int tokens = b == last ? position % BLOCK + 1 : BLOCK;
+        const uint8_t *next = keys_at(m, layer, table[b < last / BLOCK ? b + 1 : b], g) + keys;
+        const int tokens = b == last / BLOCK ? last % BLOCK + 1 : BLOCK;
         for (int t = 0; t < tokens; t++) {
             const size_t at = (size_t)t * m->E + e;
             for (int j = 0; j < 16 * vectors * size; j += 64) __builtin_prefetch(next + at * size + j);
+            v16 part[4];
             for (int j = 0; j < vectors; j++)
-                acc[j] += scores[b * BLOCK + t] * (halves ? half_load((const bf16 *)values + at + 16 * j)
-                                                          : load((const float *)values + at + 16 * j));
+                part[j] = halves ? half_load((const bf16 *)values + at + 16 * j)
+                                 : load((const float *)values + at + 16 * j);
+            for (int r = 0; r < R; r++)
+                for (int j = 0; j < vectors; j++) acc[r][j] += scores[r * stride + b * BLOCK + t] * part[j];
         }
     }
-    for (int j = 0; j < vectors; j++) store(y + e + 16 * j, acc[j] * share);
+    for (int r = 0; r < R; r++)
+        for (int j = 0; j < vectors; j++) store(y + (size_t)r * m->H * m->E + e + 16 * j, acc[r][j] * share[r]);
 }
 
-/* One head of one row: softmax(q·k/√E)·v over the tokens 0…position of its sequence. */
-INLINE void attend_with(
-    const Model *m, int halves, const float *q, const int32_t *table, int position, int layer, int g,
-    float *scores, float *y) {
-    const int E = m->E, blocks = position / BLOCK + 1, size = halves ? 2 : 4;
+/* One head of R rows of one sequence: softmax(q·k/√E)·v over the tokens 0…position. The rows' positions follow
+   each other in one block, `first` the first: every key and value is read once for all of them. */
+INLINE void attend_with(const Model *m, int halves, const float *q, const int32_t *table, int first, int layer, int g,
+                        float *scores, float *y, int R) {
+    const int E = m->E, blocks = first / BLOCK + 1, size = halves ? 2 : 4, stride = m->context + BLOCK;
+    const size_t row = (size_t)(m->H + 2 * m->G) * E;
     const float scale = 1.0f / sqrtf((float)E);
-    v16 most = splat(-INFINITY);
+    v16 most[QUERIES];
+    float share[QUERIES];
+    for (int r = 0; r < R; r++) most[r] = splat(-INFINITY);
     for (int b = 0; b < blocks; b++) {
         const uint8_t *keys = keys_at(m, layer, table[b], g), *next = keys_at(m, layer, table[(b + 1) % blocks], g);
-        v16 part[4] = {splat(0), splat(0), splat(0), splat(0)};
+        v16 part[QUERIES][4];
+        for (int r = 0; r < R; r++)
+            for (int i = 0; i < 4; i++) part[r][i] = splat(0);
         for (int e = 0; e < E; e += 4) {
             for (int at = 0; at < 4 * BLOCK * size; at += 64) __builtin_prefetch(next + e * BLOCK * size + at);
-            for (int i = 0; i < 4; i++)
-                part[i] += q[e + i] * (halves ? half_load((const bf16 *)keys + (e + i) * BLOCK)
-                                              : load((const float *)keys + (e + i) * BLOCK));
+            for (int i = 0; i < 4; i++) {
+                const v16 k = halves ? half_load((const bf16 *)keys + (e + i) * BLOCK)
+                                     : load((const float *)keys + (e + i) * BLOCK);
+                for (int r = 0; r < R; r++) part[r][i] += q[r * row + e + i] * k;
+            }
         }
-        v16 s = ((part[0] + part[1]) + (part[2] + part[3])) * scale;
-        if (b == blocks - 1)
-            for (int i = position % BLOCK + 1; i < BLOCK; i++) s[i] = -INFINITY;
-        store(scores + b * BLOCK, s);
-        most = larger(s, most);
+        for (int r = 0; r < R; r++) {
+            v16 s = ((part[r][0] + part[r][1]) + (part[r][2] + part[r][3])) * scale;
+            if (b == blocks - 1)
+                for (int i = first % BLOCK + r + 1; i < BLOCK; i++) s[i] = -INFINITY;
+            store(scores + r * stride + b * BLOCK, s);
+            most[r] = larger(s, most[r]);
+        }
     }
-    float top = most[0];
-    for (int i = 1; i < LANES; i++) top = most[i] > top ? most[i] : top;
-    v16 total = splat(0);
-    for (int b = 0; b < blocks; b++) {
-        v16 p = vexp(load(scores + b * BLOCK) - top);
-        if (b == blocks - 1)
-            for (int i = position % BLOCK + 1; i < BLOCK; i++) p[i] = 0;
-        store(scores + b * BLOCK, p);
-        total += p;
+    for (int r = 0; r < R; r++) {
+        float top = most[r][0], *mine = scores + r * stride;
+        for (int i = 1; i < LANES; i++) top = most[r][i] > top ? most[r][i] : top;
+        v16 total = splat(0);
+        for (int b = 0; b < blocks; b++) {
+            v16 p = vexp(load(mine + b * BLOCK) - top);
+            if (b == blocks - 1)
+                for (int i = first % BLOCK + r + 1; i < BLOCK; i++) p[i] = 0;
+            store(mine + b * BLOCK, p);
+            total += p;
+        }
+        share[r] = 1.0f / sum(total);
     }
-    const float share = 1.0f / sum(total);
     for (int e = 0; e < E; e += 64) {
-        const int vectors = (E - e) / LANES;
-        if (vectors >= 4) gather(m, halves, table, position, layer, g, e, 4, scores, share, y);
-        else gather(m, halves, table, position, layer, g, e, vectors, scores, share, y);
+        const int vectors = (E - e) / LANES, last = first + R - 1;
+        if (vectors >= 4) gather(m, halves, table, last, layer, g, e, 4, scores, share, y, R);
+        else gather(m, halves, table, last, layer, g, e, vectors, scores, share, y, R);
     }
 }
 
-static void attend(const Model *m, const float *q, const int32_t *table, int position, int layer, int g,
-                   float *scores, float *y) {
-    if (m->kind == F32) attend_with(m, 0, q, table, position, layer, g, scores, y);
-    else attend_with(m, 1, q, table, position, layer, g, scores, y);
+static void attend(const Model *m, const float *q, const int32_t *table, int first, int layer, int g, float *scores,
+                   float *y, int rows) {
+    switch ((m->kind == F32 ? 0 : 8) + rows) {
+#define ROWS(halves, R) case 8 * halves + R: attend_with(m, halves, q, table, first, layer, g, scores, y, R); break;
+        ROWS(0, 1) ROWS(0, 2) ROWS(0, 3) ROWS(0, 4)
+        ROWS(1, 1) ROWS(1, 2) ROWS(1, 3) ROWS(1, 4)
+#undef ROWS
+    }
+}
+
+/* Rows in runs of up to QUERIES that one call of `attend` takes: where each begins, and behind them all `rows`.
+   Returns how many there are. */
+static int runs_of(int rows, const int32_t *positions, const int32_t *sequence, int32_t *begins) {
+    int count = 0;
+    for (int r = 0; r < rows; r++) {
+        const int start = count ? begins[count - 1] : 0;
+        const int same = count && r - start < QUERIES && sequence[r] == sequence[start] &&
+                         positions[r] == positions[start] + r - start && positions[r] % BLOCK;
+        if (!same) begins[count++] = r;
+    }
+    begins[count] = rows;
+    return count;
 }
 
 /* ---------------------------------------------------------------- the pass */
@@ -370,10 +408,10 @@ static void attend(const Model *m, const float *q, const int32_t *table, int pos
    the rows whose logits are written, one after the other, V floats each. */
 static void pass(Model *m, int rows, const int32_t *tokens, const int32_t *positions, const int32_t *sequence,
                  const int32_t *tables, int table_width, const int32_t *wanted, int wanted_rows, float *logits,
-                 int me) {
+                 int runs, int me) {
     const int D = m->D, H = m->H, G = m->G, E = m->E, T = m->threads, C = (H + 2 * G) * E;
     const int halves = m->kind != F32;
-    float *scores = m->scores + (size_t)me * (m->context + BLOCK);
+    float *scores = m->scores + (size_t)me * QUERIES * (m->context + BLOCK);
     EACH(r, rows) {
         float *x = m->x + (size_t)r * D;
         norm(m->embedding + (size_t)tokens[r] * D, x, D, m->eps);
@@ -410,12 +448,16 @@ static void pass(Model *m, int rows, const int32_t *tokens, const int32_t *posit
             }
         }
         WAIT
-        EACH(i, rows * H) {
-            const int r = i / H, h = i % H;
+        EACH(i, runs * H) {
+            const int r = m->begins[i / H], count = m->begins[i / H + 1] - r, h = i % H;
             const int32_t *table = tables + (size_t)sequence[r] * table_width;
-            float *y = m->wide + (size_t)i * E;
-            attend(m, m->qkv + (size_t)r * C + h * E, table, positions[r], l, h / (H / G), scores, y);
-            if (halves) to_halves(y, m->half + (size_t)i * E, E);
+            float *y = m->wide + ((size_t)r * H + h) * E;
+            attend(m, m->qkv + (size_t)r * C + h * E, table, positions[r], l, h / (H / G), scores, y, count);
+            if (halves)
+                for (int j = 0; j < count; j++) {
+                    const size_t at = ((size_t)(r + j) * H + h) * E;
+                    to_halves(m->wide + at, m->half + at, E);
+                }
         }
         WAIT
         product(m, &w->proj, m->wide, rows, m->x, D, ADD, me);
@@ -447,15 +489,16 @@ static void pass(Model *m, int rows, const int32_t *tokens, const int32_t *posit
 void nanochat_forward(Model *m, int rows, const int32_t *tokens, const int32_t *positions, const int32_t *sequence,
                       const int32_t *tables, int table_width, const int32_t *wanted, int wanted_rows,
                       float *logits) {
+    const int runs = runs_of(rows, positions, sequence, m->begins);
 #ifdef _OPENMP
     if (m->threads > 1) {
 #pragma omp parallel num_threads(m->threads)
-        pass(m, rows, tokens, positions, sequence, tables, table_width, wanted, wanted_rows, logits,
+        pass(m, rows, tokens, positions, sequence, tables, table_width, wanted, wanted_rows, logits, runs,
              omp_get_thread_num());
         return;
     }
 #endif
-    pass(m, rows, tokens, positions, sequence, tables, table_width, wanted, wanted_rows, logits, 0);
+    pass(m, rows, tokens, positions, sequence, tables, table_width, wanted, wanted_rows, logits, runs, 0);
 }
 
 static void *room(size_t bytes) {
@@ -465,7 +508,7 @@ static void *room(size_t bytes) {
 
 void nanochat_close(Model *m) {
     if (!m) return;
-    void *parts[] = {m->layer, m->x, m->first, m->normed, m->qkv, m->wide, m->scores, m->sums, m->half, m};
+    void *parts[] = {m->layer, m->x, m->first, m->normed, m->qkv, m->wide, m->scores, m->sums, m->half, m->begins, m};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) free(parts[i]);
 }
 
@@ -502,9 +545,12 @@ Model *nanochat_open(const int32_t *sizes, float eps, float cap, const void **pa
     m->qkv = room(rows * C * 4);
     m->wide = room(rows * 4 * D * 4);
     m->half = room(rows * 4 * D * 2);
-    m->scores = room((size_t)m->threads * (m->context + BLOCK) * 4);
+    m->scores = room((size_t)m->threads * QUERIES * (m->context + BLOCK) * 4);
+    m->begins = room((rows + 1) * sizeof *m->begins);
     m->sums = room((size_t)m->threads * rows * PANEL * 4);
-    if (m->layer && m->x && m->first && m->normed && m->qkv && m->wide && m->half && m->scores && m->sums) return m;
+    if (m->layer && m->x && m->first && m->normed && m->qkv && m->wide && m->half && m->scores && m->sums &&
+        m->begins)
+        return m;
     nanochat_close(m);
     return NULL;
 }
