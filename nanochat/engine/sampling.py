@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 COLDEST = 1e-5  # below, dividing by the temperature would overflow: the likeliest token is certain
-CANDIDATES = 256  # top-k and top-p look at these; only a flatter distribution is sorted whole
+FEW = 64  # a top-k up to this is found among so many of the likeliest tokens
+CANDIDATES = 256  # other top-k and top-p look at these; only a flatter distribution is sorted whole
 _GOLDEN, _MIX1, _MIX2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 _MASK = (1 << 64) - 1
 
@@ -121,18 +122,28 @@ class Sampler:
         self._plain_D = numbers(sorted(set(range(len(drawn))) - set(limited)), torch.long)
         picked = [drawn[i] for i in limited]
         V = self._vocab_size
-        self._top_k = [wish.top_k if 0 < wish.top_k < V else V for wish in picked]
-        self._top_k_L1 = numbers(self._top_k, torch.long)[:, None]
+        top_k = [wish.top_k if 0 < wish.top_k < V else V for wish in picked]
+        self._few_L = numbers([i for i, k in enumerate(top_k) if k <= FEW], torch.long)
+        self._many_L = numbers([i for i, k in enumerate(top_k) if k > FEW], torch.long)
+        self._may_need_all = max(top_k, default=0) > CANDIDATES
+        self._top_k_L1 = numbers(top_k, torch.long)[:, None]
         self._top_p_L1 = numbers([wish.top_p for wish in picked])[:, None]
         self._min_p_L1 = numbers([wish.min_p for wish in picked])[:, None]
 
     def _limited(self, scores_LV: Tensor, u_L: Tensor) -> Tensor:
-        """Draws among the tokens that top-k, top-p and min-p leave, from the likeliest down."""
-        if all(k <= CANDIDATES for k in self._top_k):
-            return self._among(scores_LV, u_L, slice(None), min(CANDIDATES, self._vocab_size))[0]
-        result_L, enough_L = self._among(scores_LV, u_L, slice(None), min(CANDIDATES, self._vocab_size))
-        rest = (~enough_L).nonzero().flatten()
-        if len(rest):
+        """Draws among the tokens that top-k, top-p and min-p leave, from the likeliest down.
+
+        How many tokens a row looks at depends on its own top-k alone: sums of fewer numbers may round
+        otherwise, and a row must draw the same whatever stands beside it.
+        """
+        few, many = self._few_L, self._many_L
+        if not len(many):
+            return self._among(scores_LV, u_L, slice(None), FEW)[0]
+        result_L = torch.empty(len(u_L), dtype=torch.long, device=u_L.device)
+        if len(few):
+            result_L[few] = self._among(scores_LV[few], u_L[few], few, FEW)[0]
+        result_L[many], enough = self._among(scores_LV[many], u_L[many], many, CANDIDATES)
+        if self._may_need_all and len(rest := many[~enough]):
             result_L[rest] = self._among(scores_LV[rest], u_L[rest], rest, self._vocab_size)[0]
         return result_L
 
@@ -141,15 +152,15 @@ class Sampler:
     ) -> tuple[Tensor, Tensor]:
         """(tokens, whether the `count` likeliest were certainly enough) of each row."""
         top_k_L1, top_p_L1, min_p_L1 = self._top_k_L1[rows], self._top_p_L1[rows], self._min_p_L1[rows]
+        count = min(count, self._vocab_size)
         top_LC, tokens_LC = scores_LV.topk(count, dim=1)
         rank_C = torch.arange(count, device=scores_LV.device)
         within_LC = rank_C < top_k_L1
         # top-p counts shares of what top-k left: of everything where top-k is off
-        left_L1 = torch.where(
-            top_k_L1 < self._vocab_size,
-            top_LC.masked_fill(~within_LC, float("-inf")).logsumexp(1, keepdim=True),
-            scores_LV.logsumexp(1, keepdim=True),
-        )
+        left_L1 = top_LC.masked_fill(~within_LC, float("-inf")).logsumexp(1, keepdim=True)
+        if self._may_need_all:
+            whole_L1 = scores_LV.logsumexp(1, keepdim=True)
+            left_L1 = torch.where(top_k_L1 < self._vocab_size, left_L1, whole_L1)
         p_LC = (top_LC - left_L1).exp().where(within_LC, 0.0)
         before_LC = p_LC.cumsum(1) - p_LC
         kept_LC = within_LC & (before_LC < top_p_L1) & (p_LC >= min_p_L1 * p_LC[:, :1])
