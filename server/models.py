@@ -19,6 +19,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -85,6 +86,8 @@ class Run(Base):
     pipeline_id: Mapped[str | None] = mapped_column(ForeignKey("pipelines.id"), index=True)
     pipeline_step: Mapped[str | None] = mapped_column(String(64))
     retry_of: Mapped[str | None] = mapped_column(String(16))
+    optional: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Its pipeline succeeds without it."""
     gpus: Mapped[int]
     blocked: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     attempt: Mapped[int] = mapped_column(default=0)
@@ -207,6 +210,8 @@ class Checkpoint(Base):
     metrics: Mapped[dict[str, Any]] = mapped_column(default=dict)
     model_config_: Mapped[dict[str, Any] | None] = mapped_column("model_config", JSON(none_as_null=True))
     """Sizes of the language model; null for artefacts that are none (a tokenizer)."""
+    origin: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """What it was made from, as the trainer wrote it down: parent, tokenizer, data, code."""
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 
@@ -220,10 +225,21 @@ class Alias(Base):
 
 
 class Evaluation(Base):
+    """What a run measured of a checkpoint: its own, or the one it was given."""
+
     __tablename__ = "evaluations"
-    __table_args__ = (UniqueConstraint("run_id", "name", "step"),)
+    __table_args__ = (
+        UniqueConstraint("run_id", "name", "step"),
+        Index("ix_evaluations_created_at_id", "created_at", "id"),
+    )
     id: Mapped[str] = mapped_column(String(16), primary_key=True)
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"))
+    checkpoint_id: Mapped[str | None] = mapped_column(
+        ForeignKey("checkpoints.id", ondelete="SET NULL"), index=True
+    )
+    """What was measured; null when the service does not know it (imported, removed since)."""
+    stage: Mapped[str | None] = mapped_column(String(32))
+    """Stage that made what was measured."""
     step: Mapped[int | None] = mapped_column(BigInteger)
     name: Mapped[str] = mapped_column(String(128))
     values: Mapped[dict[str, Any]]
