@@ -93,6 +93,9 @@ class RunCreate(Request):
     """GPUs to use; absent: what the preset implies, else one if there is one."""
     priority: int = Field(default=0, ge=-100, le=100)
     max_restarts: int = Field(default=3, ge=0, le=100)
+    """Times the run goes on by itself after a lost worker, a killed process or a lost GPU."""
+    max_duration_s: float | None = Field(default=None, gt=0, le=10_000_000)
+    """Seconds its trainers may work, over all attempts; then it saves, leaves and fails with `timeout`."""
     tags: list[str] = Field(default=[], max_length=32)
 
 
@@ -132,6 +135,9 @@ class Run(Wire):
     tags: list[str] = []
     notes: str = ""
     priority: int = 0
+    max_restarts: int = 0
+    restarts_left: int = 0
+    max_duration_s: float | None = None
     created_at: datetime
     started_at: datetime | None = None
     ended_at: datetime | None = None
@@ -142,6 +148,13 @@ class Attempt(Wire):
     number: int
     state: RunState
     worker: str | None = None
+    fence: int = 0
+    """Grows with every claim; who writes under an older one is refused."""
+    gpus: list[int] = []
+    seconds: float = 0.0
+    """How long its trainer worked, as its worker measured it."""
+    renewed_at: datetime | None = None
+    """Last renewal of its lease."""
     reason: Reason | None = None
     exit_code: int | None = None
     signal: int | None = None
@@ -284,6 +297,13 @@ class Gpu(Wire):
     uuid: str = ""
 
 
+class GpuProcess(Wire):
+    pid: int
+    name: str = ""
+    """Its command; empty when it lives in another container."""
+    memory_bytes: int | None = None
+
+
 class GpuStats(Wire):
     index: int
     name: str
@@ -293,6 +313,8 @@ class GpuStats(Wire):
     memory_total_bytes: int
     power_w: float | None = None
     temperature_c: float | None = None
+    foreign: list[GpuProcess] = []
+    """Processes that hold the GPU and belong to no run of this service."""
 
 
 class HostStats(Wire):
@@ -491,6 +513,8 @@ class Claim(Wire):
     """Ranks to start."""
     desired: Desired
     lease_s: float
+    seconds_left: float | None = None
+    """What is left of the run's `max_duration_s`."""
     log_acked: int
     """Bytes of the attempt's log the server holds."""
     events_acked: int
@@ -498,11 +522,16 @@ class Claim(Wire):
 
 class Beat(Request):
     fence: int
+    movable: bool = False
+    """What the worker was told last, and acts on."""
+    seconds: float = Field(default=0.0, ge=0)
+    """How long the trainer has worked."""
 
 
 class BeatAnswer(Wire):
     desired: Desired
     movable: bool
+    """Another host could go on with the run: without a renewal for 0.8 of the lease, stop the trainer."""
     lease_s: float
 
 
@@ -521,6 +550,7 @@ class Finish(Request):
     exit_code: int | None = None
     signal: int | None = None
     peak_bytes: int | None = None
+    seconds: float | None = Field(default=None, ge=0)
     tail: list[str] = Field(default=[], max_length=200)
 
 

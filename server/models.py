@@ -93,6 +93,7 @@ class Run(Base):
     attempt: Mapped[int] = mapped_column(default=0)
     max_restarts: Mapped[int] = mapped_column(default=0)
     restarts_left: Mapped[int]
+    max_duration_s: Mapped[float | None] = mapped_column(Float(53))
     priority: Mapped[int] = mapped_column(default=0)
     tags: Mapped[list[Any]] = mapped_column(default=list)
     notes: Mapped[str] = mapped_column(Text, default="")
@@ -141,6 +142,10 @@ class Attempt(Base):
     fence: Mapped[int] = mapped_column(default=0)
     adoptable: Mapped[bool] = mapped_column(default=False)
     """Its restarted worker found the trainer alive and may claim it once more, under a new fence."""
+    movable: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """When its lease is over no process of it lives: its worker stops it by itself, or has proved it dead."""
+    seconds: Mapped[float] = mapped_column(Float(53), default=0.0, server_default="0")
+    """How long its trainer worked, on its worker's clock."""
     gpus: Mapped[list[Any]] = mapped_column(default=list)
     log_acked: Mapped[int] = mapped_column(BigInteger, default=0)
     events_acked: Mapped[int] = mapped_column(BigInteger, default=0)

@@ -39,6 +39,7 @@ async def create(session: AsyncSession, body: RunCreate, run_id: str) -> Run:
         parent=parent,
         checkpoint=body.checkpoint,
         max_restarts=body.max_restarts,
+        max_duration_s=body.max_duration_s,
         priority=body.priority,
         tags=body.tags,
     )
@@ -56,6 +57,7 @@ def new_run(
     parent: Run | None,
     checkpoint: str = "last",
     max_restarts: int = 3,
+    max_duration_s: float | None = None,
     priority: int = 0,
     tags: list[str] | None = None,
 ) -> Run:
@@ -74,6 +76,7 @@ def new_run(
         gpus=resolved.gpus,
         max_restarts=max_restarts,
         restarts_left=max_restarts,
+        max_duration_s=max_duration_s,
         priority=priority,
         tags=tags or [],
     )
@@ -164,6 +167,7 @@ async def retry(session: AsyncSession, old: Run, run_id: str) -> Run:
         parent=parent,
         checkpoint=old.parent_checkpoint,
         max_restarts=old.max_restarts,
+        max_duration_s=old.max_duration_s,
         priority=old.priority,
         tags=list(old.tags),
     )
