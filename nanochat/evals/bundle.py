@@ -20,6 +20,13 @@ from nanochat.errors import DataError
 
 KINDS = ("multiple_choice", "schema", "language_modeling")
 SHUFFLE_SEED = 1337
+#: labels of CORE (DCLM, Li et al. 2024): the metric is the mean over exactly these
+CORE_TASKS = (
+    "hellaswag_zeroshot", "jeopardy", "bigbench_qa_wikidata", "arc_easy", "arc_challenge", "copa",
+    "commonsense_qa", "piqa", "openbook_qa", "lambada_openai", "hellaswag", "winograd", "winogrande",
+    "bigbench_dyck_languages", "agi_eval_lsat_ar", "bigbench_cs_algorithms", "bigbench_operators",
+    "bigbench_repeat_copy_logic", "squad", "coqa", "boolq", "bigbench_language_identification",
+)  # fmt: skip
 FIELDS = {
     "multiple_choice": ("query", "choices", "gold"),
     "schema": ("context_options", "continuation", "gold"),
@@ -91,6 +98,7 @@ def _need(file: Path) -> None:
     if not file.is_file():
         bundle = next((p for p in (file, *file.parents) if p.name == "eval_bundle"), file.parent)
         raise DataError(
-            f"{file} is missing: CORE needs the bundle of upstream nanochat (eval_bundle.zip, 162 MB); "
-            f"fetch it where there is a network and unpack it: unzip eval_bundle.zip -d {bundle.parent}"
+            f"{file} is missing: CORE needs the bundle of upstream nanochat (eval_bundle.zip, 162 MB): fetch "
+            f"it where there is a network and `unzip eval_bundle.zip -d {bundle.parent}`; or "
+            "`nanochat data get core` for 14 of its 22 tasks"
         )

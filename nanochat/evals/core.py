@@ -1,7 +1,11 @@
 """Stage `base_eval`: CORE, the mean of centred accuracies of in-context tasks (DCLM).
 
 Examples are strided over the ranks and scored in batches. Equally likely choices are decided by a draw
-that depends on the example's number only, so an untrained model scores chance.
+that depends on the example's number only, so an untrained model scores chance. CORE is what all 22 tasks
+give; fewer of them, or others, give `core/partial` and how many they were.
+
+CORE takes the choice with the lowest mean loss per token. `acc_sum` beside it takes the one with the
+highest summed log-likelihood, as other harnesses do (`acc` of lm-evaluation-harness).
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ import csv
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +25,10 @@ from nanochat.checkpoint import load_model
 from nanochat.common import World, setup_training
 from nanochat.configurator import ConfigError, nearest_name
 from nanochat.engine.make import Options, make_runner
+from nanochat.engine.runner import Runner
 from nanochat.errors import DataError
-from nanochat.evals.bundle import CoreTask, Example, read_bundle
+from nanochat.evals.bundle import CORE_TASKS, CoreTask, Example, read_bundle
+from nanochat.evals.core_data import build, package
 from nanochat.evals.intervals import wilson
 from nanochat.evals.scoring import Continuation, Scorer, common_start, cut
 from nanochat.gpt import GPT
@@ -36,25 +43,44 @@ EXAMPLES_AT_ONCE = 64
 Group = list[tuple[Sequence[int], int]]
 
 
+class EvaluationFailed(Exception):
+    """Another rank could not go on with an evaluation."""
+
+
 def run(cfg: BaseEvalConfig) -> None:
     """Score one checkpoint: an `eval` event, metrics, and `base_eval/base_model_<step>.csv` and `.json`."""
     with setup_training(cfg, name="base_eval") as world:
-        try:
-            bundle = find_artefact(cfg.bundle, world.base)
-        except FileNotFoundError:
-            bundle = world.base / cfg.bundle  # read_bundle says what is missing and how to get it
-        everything = read_bundle(bundle)
-        tasks = chosen(everything, cfg.tasks)
+        tasks = chosen(open_bundle(cfg.bundle, world), cfg.tasks)
         place = world.agree(checkpoint_path(cfg.checkpoint, world.base, ("base", "mid", "sft", "rl")))
         model, tokenizer, meta = load_model(place, world.device, world.dtype)
         step = int(meta.get("step", 0))
         world.phase("eval", steps=step)
         world.say(f"base_eval: {relative(place, world.base)}")
         rows = evaluate(world, model, tokenizer, tasks, cfg.max_per_task, cfg.batch_size)
-        core = sum(row["centered"] for row in rows.values()) / len(rows) if tasks == everything else None
-        report(world, rows, core, step, relative(place, world.base))
+        report(world, rows, step, relative(place, world.base))
         peak = max(world.gather(world.peak_bytes()))
         world.events.emit("end", step=step, status="succeeded", peak_bytes=peak)
+
+
+def open_bundle(name: str, world: World) -> list[CoreTask]:
+    """The tasks of the bundle `name`, written from the installed package when it is not there. Collective.
+
+    Raises DataError that says how to get what is missing, on every rank.
+    """
+    try:
+        place = find_artefact(name, world.base)
+    except FileNotFoundError:
+        place = world.base / name  # read_bundle says what is missing and how to get it
+    problem = ""
+    if world.is_master and not place.exists() and package():
+        try:
+            have, missing = build(place)
+            world.say(f"wrote {len(have)} of CORE's 22 tasks to {place}; no package has {', '.join(missing)}")
+        except (DataError, OSError) as error:
+            problem = str(error)
+    if problem := world.agree(problem):
+        raise DataError(problem)
+    return read_bundle(place)
 
 
 def chosen(tasks: list[CoreTask], names: str) -> list[CoreTask]:
@@ -72,50 +98,91 @@ def chosen(tasks: list[CoreTask], names: str) -> list[CoreTask]:
 def evaluate(
     world: World, model: GPT, tokenizer: Tokenizer, tasks: Sequence[CoreTask], limit: int, batch_size: int
 ) -> dict[str, dict[str, Any]]:
-    """Accuracy, interval, centred accuracy and count by task. Collective; keeps the model's mode."""
+    """Accuracy, interval, centred accuracy and count by task. Collective; keeps the model's mode.
+
+    A rank that fails raises what happened there, the others EvaluationFailed; none waits for it.
+    """
     training = model.training
-    runner = make_runner(model.eval(), Options(batch_size, threads=torch.get_num_threads()))
-    scorer = Scorer(runner)
+    runner: Runner | None = None
     rows: dict[str, dict[str, Any]] = {}
-    for task in tasks:
-        examples = task.examples(limit)
-        if not examples:
-            raise DataError(f"{task.file} holds no example")
-        mine = range(world.rank, len(examples), world.size)
-        right = sum(world.gather(sum(answers(scorer, tokenizer, task, examples, mine).values())))
-        rows[task.label] = row = summary(task, right, len(examples))
-        low, high = row["interval"]
-        world.say(
-            f"  {task.label:32} {100 * row['accuracy']:5.1f} %  ({right} of {len(examples)}, 95 % interval "
-            f"{100 * low:.0f} … {100 * high:.0f} %), centred {row['centered']:.4f}"
-        )
-    runner.close()
-    model.train(training)
+    try:
+        for task in tasks:
+            answered: dict[int, Answer] = {}
+            failure: Exception | None = None
+            try:
+                runner = runner or make_runner(
+                    model.eval(), Options(batch_size, threads=torch.get_num_threads())
+                )
+                examples = task.examples(limit)
+                if not examples:
+                    raise DataError(f"{task.file} holds no example")
+                mine = range(world.rank, len(examples), world.size)
+                answered = answers(Scorer(runner), tokenizer, task, examples, mine)
+            except Exception as error:  # said where all ranks meet, so that none waits for this one
+                failure = error
+            rows[task.label] = row = _together(world, task, list(answered.values()), failure)
+            low, high = row["interval"]
+            world.say(
+                f"  {task.label:32} {100 * row['accuracy']:5.1f} %  ({row['right']} of {row['total']}, 95 % "
+                f"interval {100 * low:.0f} … {100 * high:.0f} %), centred {row['centered']:.4f}"
+            )
+    finally:
+        if runner is not None:
+            runner.close()
+        model.train(training)
     return rows
 
 
-def summary(task: CoreTask, right: int, total: int) -> dict[str, Any]:
-    """One row of the results."""
+def _together(
+    world: World, task: CoreTask, answered: list[Answer], failure: Exception | None
+) -> dict[str, Any]:
+    """The row of all ranks' answers. Raises this rank's failure, or EvaluationFailed for another's."""
+    ours = (sum(a.right for a in answered), sum(a.right_by_sum for a in answered), len(answered))
+    told = world.gather((*ours, f"{type(failure).__name__}: {failure}" if failure else ""))
+    if failure:
+        raise failure
+    for rank, (*_, said) in enumerate(told):
+        if said:
+            raise EvaluationFailed(f"{task.label} on rank {rank}: {said}")
+    right, by_sum, total = (sum(rank[i] for rank in told) for i in range(3))
+    return summary(task, right, total, None if task.kind == "language_modeling" else by_sum)
+
+
+def summary(task: CoreTask, right: int, total: int, by_sum: int | None = None) -> dict[str, Any]:
+    """One row of the results; `acc_sum` is None where there are no choices to compare."""
     accuracy = right / total
     low, high = wilson(right, total)
     return {
         "accuracy": accuracy,
         "centered": (accuracy - task.chance) / (1 - task.chance),
         "interval": (round(low, 4), round(high, 4)),
+        "right": right,
         "total": total,
+        "acc_sum": None if by_sum is None else by_sum / total,
     }
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Whether an example is answered right by CORE's rule, and by summed log-likelihoods."""
+
+    right: bool
+    right_by_sum: bool
 
 
 def answers(
     scorer: Scorer, tokenizer: Tokenizer, task: CoreTask, examples: list[Example], which: Sequence[int]
-) -> dict[int, bool]:
-    """Whether each example of `which` is answered right."""
-    found: dict[int, bool] = {}
+) -> dict[int, Answer]:
+    """How each example of `which` is answered."""
+    found: dict[int, Answer] = {}
     for start in range(0, len(which), EXAMPLES_AT_ONCE):
         part = which[start : start + EXAMPLES_AT_ONCE]
         groups = [sequences(tokenizer, task, examples, i, scorer.runner.context) for i in part]
-        for i, scored in zip(part, scorer.continuations(groups), strict=True):
-            found[i] = is_right(task, examples[i], i, scored)
+        for i, group, scored in zip(part, groups, scorer.continuations(groups), strict=True):
+            sums = [one.loss * (len(ids) - start) for one, (ids, start) in zip(scored, group, strict=True)]
+            right = is_right(task, examples[i], i, scored)
+            chooses = task.kind != "language_modeling"
+            found[i] = Answer(right, pick(sums, i) == int(examples[i]["gold"]) if chooses else right)
     return found
 
 
@@ -174,29 +241,48 @@ def _solved(task: CoreTask, example: Example) -> str:
     return f"{example['context'].strip()}{task.delimiter}{example['continuation']}"
 
 
-def report(
-    world: World, rows: dict[str, dict[str, Any]], core: float | None, step: int, checkpoint: str
-) -> None:
+def core_of(rows: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """`core/metric` when the rows are CORE's 22 tasks, else `core/partial` and `core/tasks`."""
+    mean = sum(row["centered"] for row in rows.values()) / len(rows)
+    if set(rows) == set(CORE_TASKS):
+        return {"core/metric": mean}
+    return {"core/partial": mean, "core/tasks": float(len(rows))}
+
+
+def details_of(rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What an `eval` event says beside the accuracies."""
+    return {
+        "intervals": {label: row["interval"] for label, row in rows.items()},
+        "centered": {label: row["centered"] for label, row in rows.items()},
+        "acc_sum": {label: row["acc_sum"] for label, row in rows.items() if row["acc_sum"] is not None},
+    }
+
+
+def report(world: World, rows: dict[str, dict[str, Any]], step: int, checkpoint: str) -> None:
     """Events for the service; CSV and JSON below the base directory."""
     values = {label: row["accuracy"] for label, row in rows.items()}
     metrics = {f"base_eval/{label}": value for label, value in values.items()}
     counts = {label: row["total"] for label, row in rows.items()}
-    details = {
-        "intervals": {label: row["interval"] for label, row in rows.items()},
-        "centered": {label: row["centered"] for label, row in rows.items()},
-        "checkpoint": checkpoint,
-    }
-    if core is not None:
-        values["CORE"] = metrics["core/metric"] = core
-        world.say(f"CORE {core:.4f}")
+    found = core_of(rows)
+    metrics |= found
+    if "core/metric" in found:
+        values["CORE"] = found["core/metric"]
+        world.say(f"CORE {values['CORE']:.4f}")
+    else:
+        mean = found["core/partial"]
+        world.say(f"mean of {len(rows)} tasks {mean:.4f} (CORE itself is the mean of its {len(CORE_TASKS)})")
+    details = {**details_of(rows), "checkpoint": checkpoint, "core": found}
     world.events.emit("eval", step=step, name="base_eval", values=values, counts=counts, details=details)
     world.events.emit("metric", step=step, values=metrics)
     if world.is_master:
-        write_files(world.base / "base_eval" / f"base_model_{step:06d}", rows, core, checkpoint)
+        write_files(world.base / "base_eval" / f"base_model_{step:06d}", rows, found, checkpoint)
 
 
-def write_files(stem: Path, rows: dict[str, dict[str, Any]], core: float | None, checkpoint: str) -> None:
+def write_files(
+    stem: Path, rows: dict[str, dict[str, Any]], found: dict[str, float], checkpoint: str
+) -> None:
     """`<stem>.csv` with the columns Task, Accuracy, Centered, and `<stem>.json` with everything."""
+    core = found.get("core/metric")
     stem.parent.mkdir(parents=True, exist_ok=True)
     with stem.with_suffix(".csv").open("w", encoding="utf-8", newline="") as stream:
         table = csv.writer(stream)
@@ -205,5 +291,5 @@ def write_files(stem: Path, rows: dict[str, dict[str, Any]], core: float | None,
             table.writerow([label, f"{row['accuracy']:.6f}", f"{row['centered']:.6f}"])
         if core is not None:
             table.writerow(["CORE", "", f"{core:.6f}"])
-    whole = {"checkpoint": checkpoint, "core": core, "tasks": rows}
+    whole = {"checkpoint": checkpoint, "core": core, "partial": found.get("core/partial"), "tasks": rows}
     stem.with_suffix(".json").write_text(json.dumps(whole, indent=1), encoding="utf-8")

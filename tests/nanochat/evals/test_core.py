@@ -13,8 +13,19 @@ from nanochat.configurator import ConfigError
 from nanochat.engine.make import Options, make_runner
 from nanochat.engine.torch_runner import TorchRunner
 from nanochat.errors import DataError
-from nanochat.evals.bundle import read_bundle
-from nanochat.evals.core import chosen, evaluate, is_right, pick, prompts, sequences, summary
+from nanochat.evals.bundle import CORE_TASKS, read_bundle
+from nanochat.evals.core import (
+    Answer,
+    answers,
+    chosen,
+    core_of,
+    evaluate,
+    is_right,
+    pick,
+    prompts,
+    sequences,
+    summary,
+)
 from nanochat.evals.plain import plain_continuations
 from nanochat.evals.scoring import Scorer, cut
 from tests.nanochat.engine.tiny import TOKENIZER, tiny_model
@@ -87,6 +98,30 @@ def test_ties_are_drawn_evenly_and_the_same_every_time() -> None:
     assert set(drawn) == {0, 2, 3} and all(900 < drawn.count(choice) < 1100 for choice in (0, 2, 3))
 
 
+def test_acc_sum_takes_the_highest_sum_where_core_takes_the_lowest_mean(bundle: Path) -> None:
+    task = read_bundle(bundle)[0]
+    examples = task.examples()
+    found = answers(Scorer(TorchRunner(MODEL, blocks=60, max_rows=50)), TOKENIZER, task, examples, range(12))
+    apart = 0
+    for number, answer in found.items():
+        group = sequences(TOKENIZER, task, examples, number, CONTEXT)
+        plain = plain_continuations(MODEL, group)
+        means = [one.loss for one in plain]
+        sums = [one.loss * (len(ids) - start) for one, (ids, start) in zip(plain, group, strict=True)]
+        gold = examples[number]["gold"]
+        assert answer == Answer(pick(means, number) == gold, pick(sums, number) == gold)
+        apart += means.index(min(means)) != sums.index(min(sums))
+    assert apart  # the two rules are not the same one
+
+
+def test_core_is_said_for_its_22_tasks_only() -> None:
+    rows = {label: {"centered": 0.5} for label in CORE_TASKS}
+    assert core_of(rows) == {"core/metric": 0.5}
+    rows.pop("copa")
+    assert core_of(rows) == {"core/partial": 0.5, "core/tasks": 21}
+    assert core_of({**rows, "mine": {"centered": 0.5}}) == {"core/partial": 0.5, "core/tasks": 22}
+
+
 def test_centred_accuracy_is_0_at_chance_and_1_when_all_is_right(bundle: Path) -> None:
     task = read_bundle(bundle)[0]
     assert summary(task, 5, 20)["centered"] == 0 and summary(task, 20, 20)["centered"] == 1
@@ -137,16 +172,22 @@ def test_two_ranks_score_what_one_scores_and_the_results_are_on_disk(tmp_path: P
         assert event["counts"] == {"continue": 7, "which": 7, "say": 7}
         found.append((event["values"], event["details"]))
         metrics = attempt.events("metric")[-1]["values"]
-        assert metrics["core/metric"] == event["values"]["CORE"]
+        assert "CORE" not in event["values"] and "core/metric" not in metrics
+        assert (metrics["core/partial"], metrics["core/tasks"]) == (
+            event["details"]["core"]["core/partial"],
+            3,
+        )
     assert found[0] == found[1]
     values, details = found[0]
-    assert values["CORE"] == pytest.approx(sum(details["centered"].values()) / 3)
+    assert details["core"]["core/partial"] == pytest.approx(sum(details["centered"].values()) / 3)
+    assert set(details["acc_sum"]) == {"continue", "which"}
     assert all(low <= values[task] <= high for task, (low, high) in details["intervals"].items())
     place = home.base / "base_eval" / "base_model_000002"
     rows = list(csv.DictReader(place.with_suffix(".csv").open()))
-    assert [row["Task"] for row in rows] == ["continue", "which", "say", "CORE"]
+    assert [row["Task"] for row in rows] == ["continue", "which", "say"]
     assert set(rows[0]) == {"Task", "Accuracy", "Centered"}
-    assert json.loads(place.with_suffix(".json").read_text())["core"] == values["CORE"]
+    whole = json.loads(place.with_suffix(".json").read_text())
+    assert whole["core"] is None and whole["partial"] == details["core"]["core/partial"]
 
 
 def test_the_models_mode_is_kept(bundle: Path) -> None:
