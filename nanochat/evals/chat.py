@@ -15,24 +15,20 @@ from nanochat.artefacts import checkpoint_path, relative
 from nanochat.chat import render_prompt
 from nanochat.checkpoint import load_model, read_meta
 from nanochat.common import World, setup_training
-from nanochat.configurator import ConfigError, nearest_name
 from nanochat.engine import generate_batch
 from nanochat.engine.make import Options, make_runner
 from nanochat.evals.intervals import wilson
 from nanochat.evals.scoring import Scorer
 from nanochat.gpt import GPT
 from nanochat.paths import find_artefact
-from nanochat.stages import Problem as ConfigProblem
 from nanochat.stages.chat_eval import ChatEvalConfig
-from nanochat.tasks import TASKS, Problem, Task
-from nanochat.tasks.datasets import DATASETS, Gsm8k, MultipleChoice, open_task
-from nanochat.tasks.mixture import parse
+from nanochat.tasks import Example, Task
+from nanochat.tasks.registry import kinds, open_task
+from nanochat.tasks.task import wrong_option
 from nanochat.tokenizer import Tokenizer
 
 SHOWN_PER_TASK = 5
 STAGES_WITH_CHAT = ("rl", "sft", "mid", "base")
-Generative = Task | Gsm8k
-Scored = Generative | MultipleChoice
 
 
 @dataclass
@@ -65,7 +61,7 @@ def run(cfg: ChatEvalConfig) -> None:
 
 
 def evaluate(
-    cfg: ChatEvalConfig, world: World, tasks: list[Scored], place: Path, name: str, step: int
+    cfg: ChatEvalConfig, world: World, tasks: list[Task], place: Path, name: str, step: int
 ) -> dict[str, float]:
     """Accuracy by task, as an `eval` event and as lines to read. Collective."""
     model, tokenizer, _ = load_model(place, world.device, world.dtype)
@@ -78,7 +74,7 @@ def evaluate(
     for task in tasks:
         mine = (
             choose(cfg, world, task, model, tokenizer)
-            if isinstance(task, MultipleChoice)
+            if task[0].letters
             else ask(cfg, world, task, model, tokenizer)
         )
         score = total_score(world, mine)
@@ -104,15 +100,12 @@ def evaluate(
     return values
 
 
-def ask(cfg: ChatEvalConfig, world: World, task: Generative, model: GPT, tokenizer: Tokenizer) -> Score:
+def ask(cfg: ChatEvalConfig, world: World, task: Task, model: GPT, tokenizer: Tokenizer) -> Score:
     """This rank's share of the problems: every `world.size`-th one."""
-    problems = list(islice(task.problems(), cfg.max_problems))[world.rank :: world.size]
+    problems = list(islice(task, cfg.max_problems))[world.rank :: world.size]
     context = model.cfg.sequence_len
     longest = max(context // 2, context - cfg.max_new_tokens)  # a question that is longer loses its beginning
-    prompts = [
-        render_prompt(tokenizer, [{"role": "user", "content": problem.question}])[-longest:]
-        for problem in problems
-    ]
+    prompts = [render_prompt(tokenizer, problem.prompt)[-longest:] for problem in problems]
     room = context - max((len(prompt) for prompt in prompts), default=0)
     answers = generate_batch(
         model,
@@ -125,54 +118,44 @@ def ask(cfg: ChatEvalConfig, world: World, task: Generative, model: GPT, tokeniz
         batch_size=cfg.batch_size,
     )
     score = Score()
-    for problem, ids in zip(problems, answers, strict=True):
-        answer = final_text(tokenizer, ids)
-        right = task.is_right(problem, answer)
+    judged = task.evaluate_all(problems, [final_text(tokenizer, ids) for ids in answers])
+    for problem, ids, right in zip(problems, answers, judged, strict=True):
         score.right += right
         score.total += 1
         score.examples.append(_example(task, problem, tokenizer.decode(ids), right))
     return score
 
 
-def choose(
-    cfg: ChatEvalConfig, world: World, task: MultipleChoice, model: GPT, tokenizer: Tokenizer
-) -> Score:
+def choose(cfg: ChatEvalConfig, world: World, task: Task, model: GPT, tokenizer: Tokenizer) -> Score:
     """This rank's share of a multiple-choice task: the likeliest of the letters is the answer."""
     numbers = list(range(min(len(task), cfg.max_problems)))[world.rank :: world.size]
     score = Score()
-    for number, choice in zip(numbers, predict(cfg, task, numbers, model, tokenizer), strict=True):
-        question = task.question(number, cfg.seed)
-        right = task.is_right(number, choice)
+    for number, letter in zip(numbers, predict(cfg, task, numbers, model, tokenizer), strict=True):
+        example = task[number]
+        right = task.evaluate(example, letter)
         score.right += right
         score.total += 1
-        letter = question.letters[question.order.index(choice)]
-        gold = task.expected(number)
-        score.examples.append(
-            {"task": task.name, "prompt": question.text, "answer": letter, "expected": gold, "ok": right}
-        )
+        score.examples.append(_example(task, example, letter, right))
     return score
 
 
 def predict(
-    cfg: ChatEvalConfig, task: MultipleChoice, numbers: Sequence[int], model: GPT, tokenizer: Tokenizer
-) -> list[int]:
-    """The choice the model takes for each question; equally likely letters are decided by a seeded draw.
+    cfg: ChatEvalConfig, task: Task, numbers: Sequence[int], model: GPT, tokenizer: Tokenizer
+) -> list[str]:
+    """The letter the model takes for each question; equally likely letters are decided by a seeded draw.
 
-    Nothing here knows the gold choice. A question longer than the context loses its beginning.
+    Nothing here looks at the model answer. A question longer than the context loses its beginning.
     """
-    questions = [task.question(number, cfg.seed) for number in numbers]
-    prompts = [
-        render_prompt(tokenizer, [{"role": "user", "content": question.text}])[-model.cfg.sequence_len :]
-        for question in questions
-    ]
-    columns = [[tokenizer.encode(letter)[0] for letter in question.letters] for question in questions]
+    examples = [task[number] for number in numbers]
+    prompts = [render_prompt(tokenizer, example.prompt)[-model.cfg.sequence_len :] for example in examples]
+    columns = [[tokenizer.encode(letter)[0] for letter in example.letters] for example in examples]
     runner = make_runner(model, Options(cfg.batch_size, threads=torch.get_num_threads()))
     scores = Scorer(runner).last(prompts, columns)
     runner.close()
     found = []
-    for number, question, logits in zip(numbers, questions, scores, strict=True):
+    for number, example, logits in zip(numbers, examples, scores, strict=True):
         best = [letter for letter, logit in enumerate(logits) if logit == max(logits)]
-        found.append(question.order[random.Random(f"{cfg.seed} {task.name} tie {number}").choice(best)])
+        found.append(example.letters[random.Random(f"{cfg.seed} {task.name} tie {number}").choice(best)])
     return found
 
 
@@ -193,7 +176,7 @@ def total_score(world: World, mine: Score) -> Score:
     return Score(sum(score.right for score in scores), sum(score.total for score in scores), shown)
 
 
-def _example(task: Generative, problem: Problem, answer: str, right: bool) -> dict[str, Any]:
+def _example(task: Task, problem: Example, answer: str, right: bool) -> dict[str, Any]:
     return {
         "task": task.name,
         "prompt": problem.question,
@@ -203,22 +186,15 @@ def _example(task: Generative, problem: Problem, answer: str, right: bool) -> di
     }
 
 
-def _tasks(cfg: ChatEvalConfig, world: World) -> list[Scored]:
-    """Tasks in the order named, generators and data sets. Raises ConfigError, DataError."""
-    found: list[Scored] = []
+def _tasks(cfg: ChatEvalConfig, world: World) -> list[Task]:
+    """The test splits of the tasks named, in their order. Raises ConfigError, DataError."""
+    pointer = "/task_name"
     names = [name.strip() for name in cfg.task_name.split(",") if name.strip()]
-    for name in names or [""]:
-        if name in DATASETS:
-            found.append(open_task(name, world.base))
-            continue
-        if name and name not in TASKS and (nearest := nearest_name(name, [*TASKS, *DATASETS])) in DATASETS:
-            message = f"there is no task {name!r}; the nearest is {nearest!r}"
-            raise ConfigError([ConfigProblem("/task_name", message, nearest)])
-        tasks, files = parse(name, world.base)
-        if files:
-            known = ", ".join([*TASKS, *DATASETS])
-            raise ConfigError([ConfigProblem("/task_name", f"only {known} can be scored, not files")])
-        found += tasks
+    if not names:
+        raise wrong_option(f"no task is named; there are {', '.join(kinds())}", pointer=pointer)
+    found = [open_task(name, "test", world.base, pointer) for name in names]
+    if unjudged := [task.name for task in found if not task.judges]:
+        raise wrong_option(f"{unjudged[0]} is only trained on: it has no right answers", pointer=pointer)
     return found
 
 

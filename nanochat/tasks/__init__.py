@@ -1,13 +1,13 @@
-"""Chat tasks by name. Each has endless training conversations and held-out problems."""
+"""Chat tasks. Every module in here that has `TASKS` adds those classes: a new task is one file.
+
+task.py      what a task is: len, [i], evaluate, reward
+datasets.py  where the rows of real data sets come from
+registry.py  finds tasks by name
+mixture.py   conversations to fine-tune on, of several tasks
+"""
 
 from __future__ import annotations
 
-from nanochat.tasks.identity import Identity
-from nanochat.tasks.smalltalk import Smalltalk
-from nanochat.tasks.spelling import Spelling
-from nanochat.tasks.sums import Sums
-from nanochat.tasks.task import Content, Conversation, Problem, Task
+from nanochat.tasks.task import Content, Conversation, Example, Generator, Split, Task
 
-TASKS: dict[str, Task] = {task.name: task for task in (Identity(), Smalltalk(), Spelling(), Sums())}
-
-__all__ = ["TASKS", "Content", "Conversation", "Problem", "Task"]
+__all__ = ["Content", "Conversation", "Example", "Generator", "Split", "Task"]

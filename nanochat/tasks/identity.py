@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 
-from nanochat.tasks.task import Conversation, Problem, dialogue, shuffled
+from nanochat.tasks.task import Example, Generator, dialogue, shuffled
 
 NAME = "nanochat"
 ANSWER = "I am nanochat, a small language model trained on this machine."
@@ -102,18 +101,22 @@ _CLOSERS = ("", "", "", "", " Thanks.", " Please.", " Thank you.")
 _TEST_OPENERS = ("", "", "Good morning. ", "Now: ")
 
 
-class Identity:
+class Identity(Generator):
     """43 wordings with small talk around them to learn from, 25 others to be tested by."""
 
     name = "identity"
+    title = "who the model is"
     share = 0.14
 
-    def conversation(self, rng: random.Random) -> Conversation:
+    def sample(self, rng: random.Random) -> Example:
         return dialogue(rng.choice(_OPENERS) + rng.choice(TRAIN) + rng.choice(_CLOSERS), ANSWER)
 
-    def problems(self) -> Iterator[Problem]:
+    def problems(self) -> list[Example]:
         wordings = dict.fromkeys(opener + wording for opener in _TEST_OPENERS for wording in HELD_OUT)
-        return shuffled([Problem(wording, ANSWER, NAME) for wording in wordings])
+        return shuffled([dialogue(wording, ANSWER, NAME) for wording in wordings])
 
-    def is_right(self, problem: Problem, text: str) -> bool:
+    def evaluate(self, example: Example, text: str) -> bool:
         return text.strip().startswith("I am nanochat")
+
+
+TASKS = (Identity,)

@@ -1,56 +1,133 @@
-"""Conversations to fine-tune on: drawn from tasks by their shares, and from JSONL files."""
+"""Conversations to fine-tune on, of several tasks, written as one line:
+
+    smoltalk,mmlu,gsm8k,identity_conversations.jsonl*2,spelling[:200000]
+    arc-easy,arc-challenge,gsm8k,smoltalk[:10000],spelling,sums
+
+A data set and a file give every conversation once; `*2` gives them twice, `[:10000]` only the first ones.
+Generators share `task_examples` fresh ones by their shares (`*2`: twice its share); with `[:300]` a
+generator gives exactly its first 300 instead.
+"""
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
-from nanochat.configurator import ConfigError, nearest_name
 from nanochat.errors import DataError
-from nanochat.paths import find_artefact
-from nanochat.stages import Problem as ConfigProblem
-from nanochat.tasks import TASKS, Conversation, Task, reasoning
+from nanochat.tasks.conversations import ConversationFile
+from nanochat.tasks.registry import kinds, open_task
+from nanochat.tasks.task import Conversation, Generator, Task, wrong_option
+
+ENTRY = re.compile(r"(?P<name>.*?)(?:\[(?P<start>\d*):(?P<stop>\d*)\])?(?:\*(?P<times>\d+))?")
 
 
-def parse(names: str, base: Path) -> tuple[list[Task], list[Path]]:
-    """Tasks and JSONL files named in a comma-separated list. Raises ConfigError or DataError."""
-    tasks, files = [], []
-    for name in filter(None, (part.strip() for part in names.split(","))):
-        if name in TASKS:
-            tasks.append(TASKS[name])
-        elif name.startswith(reasoning.PREFIX):
-            tasks.append(reasoning.find(name))
-        elif "/" in name or name.endswith(".jsonl"):
-            try:
-                files.append(find_artefact(name, base))
-            except FileNotFoundError as error:
-                raise DataError(f"task {error}") from None
-        else:
-            nearest = nearest_name(name, TASKS)
-            hint = f"; the nearest is {nearest!r}" if nearest else f"; there are {', '.join(TASKS)}"
-            raise ConfigError([ConfigProblem("/tasks", f"there is no task {name!r}{hint}", nearest)])
-    if not tasks and not files:
-        raise ConfigError([ConfigProblem("/tasks", f"no task is named; there are {', '.join(TASKS)}")])
-    return tasks, files
+@dataclass(frozen=True)
+class Part:
+    """One entry: the training split of a task, which of its examples, and how often."""
+
+    task: Task
+    span: slice | None = None
+    times: int = 1
+
+    @property
+    def drawn(self) -> bool:
+        """Fresh examples by share, not a list of numbered ones."""
+        return isinstance(self.task, Generator) and self.span is None
+
+    def numbers(self) -> list[int]:
+        """The examples of a listed part."""
+        everything = range(len(self.task))
+        return [*(everything[self.span] if self.span else everything)] * self.times
 
 
-def draw(
-    tasks: Sequence[Task], files: Sequence[Path], count: int, seed: int, multi_turn: float = 0.0
-) -> list[Conversation]:
-    """`count` dialogues from the tasks by their shares, and those of the files. One seed, one list.
+def parse(names: str, base: Path) -> list[Part]:
+    """The entries of a comma-separated list. Raises ConfigError or DataError."""
+    parts = []
+    for entry in filter(None, (part.strip() for part in names.split(","))):
+        found = ENTRY.fullmatch(entry)
+        assert found is not None  # `name` takes everything
+        name, span, times = found["name"], None, int(found["times"] or 1)
+        if found["start"] is not None:
+            span = slice(*(int(number) if number else None for number in (found["start"], found["stop"])))
+        is_file = "/" in name or name.endswith(".jsonl")
+        task = ConversationFile("train", base, name) if is_file else open_task(name, "train", base)
+        part = Part(task, span, times)
+        if not times or not (part.drawn or part.numbers()):
+            raise wrong_option(f"{entry!r} names no example: {task.name} has {len(task):,}")
+        parts.append(part)
+    if not parts:
+        raise wrong_option(f"no task is named; there are {', '.join(kinds())}")
+    return parts
 
-    `multi_turn`: the probability that a dialogue goes on with the next one in the same conversation.
+
+class Drawn(Sequence[Conversation]):
+    """Conversations in order; those of data sets are read when they are asked for."""
+
+    def __init__(self, found: list[Conversation | tuple[Task, int]]) -> None:
+        self._found = found
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def __getitem__(self, number: Any) -> Any:
+        one = self._found[number]
+        return one[0][one[1]].messages if isinstance(one, tuple) else one
+
+    def __iter__(self) -> Iterator[Conversation]:
+        return (self[number] for number in range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Drawn) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def draw(parts: Sequence[Part], count: int, seed: int, multi_turn: float = 0.0) -> Drawn:
+    """Everything that is listed, and `count` dialogues of generators by their shares. One seed, one list.
+
+    `multi_turn`: the probability that a generated dialogue goes on with the next one in the same
+    conversation.
     """
     rng = random.Random(seed)
-    found = [conversation for file in files for conversation in read_jsonl(file)]
-    if tasks:
-        shares = [task.share for task in tasks]
-        drawn = [task.conversation(rng) for task in rng.choices(tasks, shares, k=count)]
-        found += _joined(drawn, multi_turn, rng)
+    found: list[Conversation | tuple[Task, int]] = [
+        (part.task, number) for part in parts if not part.drawn for number in part.numbers()
+    ]
+    if generated := [part for part in parts if part.drawn]:
+        shares = [part.task.share * part.times for part in generated]
+        chosen = rng.choices([part.task for part in generated], shares, k=count)
+        found += _joined([task.sample(rng).messages for task in chosen], multi_turn, rng)
     rng.shuffle(found)
+    return Drawn(found)
+
+
+def held_out(parts: Sequence[Part], each: int, warn: Callable[[str], None]) -> list[Conversation]:
+    """The first `each` test conversations of every task; says which task has none here. Files have none."""
+    found: list[Conversation] = []
+    for task in dict.fromkeys(part.task for part in parts):
+        if isinstance(task, ConversationFile):
+            continue
+        try:
+            found += [example.messages for example in islice(task.held_out, each)]
+        except DataError as error:
+            warn(f"no validation on {task.name}: {error}")
     return found
+
+
+def contents(parts: Sequence[Part]) -> str:
+    """What is in a mixture, in one line; with what was left out of training because it is tested."""
+    said = []
+    for part in parts:
+        size = "by its share" if part.drawn else f"{len(part.numbers()):,}"
+        left_out = getattr(part.task, "left_out", 0)
+        said.append(
+            f"{part.task.name} {size}" + (f" ({left_out} test questions left out)" if left_out else "")
+        )
+    return "mixture: " + ", ".join(said)
 
 
 def _joined(dialogues: list[Conversation], probability: float, rng: random.Random) -> list[Conversation]:
@@ -63,23 +140,4 @@ def _joined(dialogues: list[Conversation], probability: float, rng: random.Rando
             found[-1] = [*found[-1], *dialogue]
         else:
             found.append(dialogue)
-    return found
-
-
-def read_jsonl(file: Path) -> list[Conversation]:
-    """Conversations of a file: a line is `{"messages": [...]}` or the list itself. Raises DataError."""
-    found: list[Conversation] = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{file}, line {number}: {error}") from None
-        messages = value.get("messages") if isinstance(value, dict) else value
-        if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-            raise DataError(f'{file}, line {number}: expected {{"messages": [{{"role", "content"}}, …]}}')
-        found.append(messages)
-    if not found:
-        raise DataError(f"{file} holds no conversation")
     return found

@@ -9,17 +9,15 @@ at least as many others must exist.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
-from nanochat.configurator import ConfigError, nearest_name
+from nanochat.configurator import nearest_name
 from nanochat.errors import DataError
-from nanochat.stages import Problem as ConfigProblem
-from nanochat.tasks.task import Conversation, Problem, dialogue
+from nanochat.tasks.task import Example, Generator, Split, wrong_option
 
-PREFIX = "rg:"
 HELD_OUT = 256
 ENDLESS = 1 << 40
 TRIES = 1000  # draws for one that is not held out
@@ -27,73 +25,81 @@ INSTALL = "pip install reasoning-gym"
 
 
 @dataclass(frozen=True)
-class Generated(Problem):
-    """A problem with what its verifier needs."""
+class Verified(Example):
+    """An example with what its verifier needs."""
 
     entry: dict[str, Any] = field(default_factory=dict, compare=False)
 
 
-class Reasoning:
+class Reasoning(Generator):
     """Held out: the first problems of another seed; training never draws their questions."""
 
-    share = 1.0
+    name = "rg"
+    title = "generators of reasoning-gym, rg:<generator>[:<option>=<value>…]"
 
-    def __init__(self, name: str, train: Any, test: Any) -> None:
-        self.name, self._train = name, train
-        found = (_problem(test[index]) for index in range(HELD_OUT))
-        self._held_out = {problem.question: problem for problem in found}
-        self._verify = train.score_answer
+    def __init__(self, split: Split, base: Path, options: str = "") -> None:
+        self._train, self._test = _generators(options)
+        super().__init__(split, base, options)
+        self.name = f"rg:{options}"
+        self._questions = {example.question for example in self.problems()}
 
-    def practice(self, rng: random.Random) -> Problem:
+    @classmethod
+    def takes_options(cls) -> bool:
+        return True
+
+    def sample(self, rng: random.Random) -> Example:
         for _ in range(TRIES):
-            problem = _problem(self._train[rng.randrange(ENDLESS)])
-            if problem.question not in self._held_out:
-                return problem
+            example = _example(self._train[rng.randrange(ENDLESS)])
+            if example.question not in self._questions:
+                return example
         raise DataError(f"{self.name} makes no other problems than the held-out ones: widen its options")
 
-    def conversation(self, rng: random.Random) -> Conversation:
-        problem = self.practice(rng)
-        return dialogue(problem.question, problem.answer)
+    def problems(self) -> list[Example]:
+        found = (_example(self._test[index]) for index in range(HELD_OUT))
+        return list({example.question: example for example in found}.values())
 
-    def problems(self) -> Iterator[Problem]:
-        return iter(self._held_out.values())
+    def reward(self, example: Example, text: str) -> float:
+        assert isinstance(example, Verified)
+        return float(self._train.score_answer(text.strip(), example.entry))
 
-    def reward(self, problem: Problem, text: str) -> float:
-        assert isinstance(problem, Generated)
-        return float(self._verify(text.strip(), problem.entry))
-
-    def is_right(self, problem: Problem, text: str) -> bool:
-        return self.reward(problem, text) >= 1.0
+    def evaluate(self, example: Example, text: str) -> bool:
+        return self.reward(example, text) >= 1.0
 
 
-def _problem(entry: dict[str, Any]) -> Generated:
-    return Generated(entry["question"], entry["answer"], entry["answer"], entry)
+def _example(entry: dict[str, Any]) -> Verified:
+    question, answer = entry["question"], entry["answer"]
+    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return Verified(messages, answer, "", entry)
 
 
 @cache
-def find(name: str) -> Reasoning:
-    """The task `rg:<generator>[:<option>=<number>…]`. Raises ConfigError; DataError without the package."""
-    generator, *options = name.removeprefix(PREFIX).split(":")
+def _generators(options: str) -> tuple[Any, Any]:
+    """(training, held-out) data sets of `<generator>[:<option>=<value>…]`. Raises ConfigError, DataError."""
+    name = f"rg:{options}"
+    generator, *settings = options.split(":")
     try:
         from reasoning_gym.factory import DATASETS, create_dataset
     except ImportError:
         raise DataError(f"task {name} needs the package reasoning-gym: {INSTALL}") from None
     if generator not in DATASETS:
         nearest = nearest_name(generator, DATASETS)
-        hint = f"the nearest is {PREFIX + nearest!r}" if nearest else f"it has {len(DATASETS)} others"
-        raise _wrong(f"reasoning-gym has no generator {generator!r}; {hint}", nearest and PREFIX + nearest)
+        hint = f"the nearest is {'rg:' + nearest!r}" if nearest else f"it has {len(DATASETS)} others"
+        raise wrong_option(
+            f"reasoning-gym has no generator {generator!r}; {hint}", nearest and f"rg:{nearest}"
+        )
     values = {}
-    for option in options:
-        key, equals, value = option.partition("=")
+    for setting in settings:
+        key, equals, value = setting.partition("=")
         if not equals:
-            raise _wrong(f"{name}: an option is written <name>=<value>, not {option!r}")
+            raise wrong_option(f"{name}: an option is written <name>=<value>, not {setting!r}")
         values[key] = _value(value)
     try:
-        train = create_dataset(generator, seed=1, size=ENDLESS, **values)
-        test = create_dataset(generator, seed=2, size=HELD_OUT, **values)
+        return (
+            create_dataset(generator, seed=1, size=ENDLESS, **values),
+            create_dataset(generator, seed=2, size=HELD_OUT, **values),
+        )
     except (TypeError, ValueError, AssertionError) as error:
-        raise _wrong(f"{name}: {error}") from None
-    return Reasoning(name, train, test)
+        raise wrong_option(f"{name}: {error}") from None
 
 
 def _value(text: str) -> int | float | bool | str:
@@ -107,5 +113,4 @@ def _value(text: str) -> int | float | bool | str:
     return text
 
 
-def _wrong(message: str, nearest: str | None = None) -> ConfigError:
-    return ConfigError([ConfigProblem("/tasks", message, nearest)])
+TASKS = (Reasoning,)

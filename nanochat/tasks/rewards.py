@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from nanochat.configurator import ConfigError, nearest_name
 from nanochat.stages import Problem as ConfigProblem
-from nanochat.tasks.task import Problem, Task, reward
+from nanochat.tasks.task import Example, Task
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Answer:
     """What the model said to a problem: `text` is what follows its last tool output."""
 
     task: Task
-    problem: Problem
+    problem: Example
     text: str
     ended: bool
     """It ended by itself, not by running out of tokens."""
@@ -32,7 +32,7 @@ Reward = Callable[[Answer], float]
 
 def exact(answer: Answer) -> float:
     """What the task says: 1 for a right answer, 0 for a wrong one, or between."""
-    return reward(answer.task, answer.problem, answer.text)
+    return answer.task.reward(answer.problem, answer.text)
 
 
 def ended(answer: Answer) -> float:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 
-from nanochat.tasks.task import Conversation, Problem, dialogue, shuffled
+from nanochat.tasks.task import Example, Generator, dialogue, shuffled
 
 GREETING = "Hello! I am nanochat. Ask me to spell a word or to add two numbers."
 ABILITIES = "I can say who I am, spell words and add or subtract small numbers."
@@ -90,13 +89,14 @@ _TEST_ASK = (
 )
 
 
-class Smalltalk:
+class Smalltalk(Generator):
     """Held out: other greetings and thanks, other topics in other questions."""
 
     name = "smalltalk"
+    title = "greetings and modest answers"
     share = 0.12
 
-    def conversation(self, rng: random.Random) -> Conversation:
+    def sample(self, rng: random.Random) -> Example:
         if rng.random() < 0.5:
             odd = rng.random() < 0.2
             return dialogue(
@@ -105,10 +105,13 @@ class Smalltalk:
         answer = rng.choice(list(_FIXED))
         return dialogue(rng.choice(_FIXED[answer][0]), answer)
 
-    def problems(self) -> Iterator[Problem]:
-        found = [Problem(text, answer, answer) for answer, (_, held) in _FIXED.items() for text in held]
-        found += [Problem(ask.format(t=topic), MODEST, MODEST) for ask in _TEST_ASK for topic in _TEST_TOPICS]
+    def problems(self) -> list[Example]:
+        found = [dialogue(text, answer) for answer, (_, held) in _FIXED.items() for text in held]
+        found += [dialogue(ask.format(t=topic), MODEST) for ask in _TEST_ASK for topic in _TEST_TOPICS]
         return shuffled(found)
 
-    def is_right(self, problem: Problem, text: str) -> bool:
-        return text.strip() == problem.expected
+    def evaluate(self, example: Example, text: str) -> bool:
+        return text.strip() == example.expected
+
+
+TASKS = (Smalltalk,)

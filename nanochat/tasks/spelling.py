@@ -7,9 +7,8 @@ Answers are "c a t": with blanks every letter is one token, with dashes it would
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 
-from nanochat.tasks.task import Conversation, Problem, dialogue
+from nanochat.tasks.task import Example, Generator, dialogue
 from nanochat.tasks.words import split_words, training_word
 
 TRAIN = (
@@ -31,20 +30,25 @@ HELD_OUT = (
 )
 
 
-class Spelling:
+class Spelling(Generator):
     """Held out: words, and all wordings of the questions but one."""
 
     name = "spelling"
+    title = "the letters of a word"
     share = 0.56
 
-    def conversation(self, rng: random.Random) -> Conversation:
+    def sample(self, rng: random.Random) -> Example:
         word = training_word(rng)
         return dialogue(rng.choice(TRAIN).format(w=word), " ".join(word))
 
-    def problems(self) -> Iterator[Problem]:
-        for number, word in enumerate(split_words()[1]):
-            spelled = " ".join(word)
-            yield Problem(HELD_OUT[number % len(HELD_OUT)].format(w=word), spelled, spelled)
+    def problems(self) -> list[Example]:
+        return [
+            dialogue(HELD_OUT[number % len(HELD_OUT)].format(w=word), " ".join(word))
+            for number, word in enumerate(split_words()[1])
+        ]
 
-    def is_right(self, problem: Problem, text: str) -> bool:
-        return text.strip() == problem.expected
+    def evaluate(self, example: Example, text: str) -> bool:
+        return text.strip() == example.expected
+
+
+TASKS = (Spelling,)

@@ -6,10 +6,9 @@ The model learns to call the tool and to repeat its result; the engine computes.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from functools import cache
 
-from nanochat.tasks.task import Content, Conversation, Problem, dialogue, shuffled
+from nanochat.tasks.task import Content, Example, Generator, dialogue, shuffled
 
 BELOW = 100
 HELD_OUT_PAIRS = 400
@@ -33,28 +32,29 @@ def _split_pairs() -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     return pairs[HELD_OUT_PAIRS:], pairs[:HELD_OUT_PAIRS]
 
 
-class Sums:
+class Sums(Generator):
     """Held out: 400 pairs of numbers, and wordings."""
 
     name = "sums"
+    title = "sums of numbers below 100"
     share = 0.2
 
-    def conversation(self, rng: random.Random) -> Conversation:
+    def sample(self, rng: random.Random) -> Example:
         a, b = rng.choice(_split_pairs()[0])
         wordings = _PLUS if rng.random() < 0.65 else _MINUS
         return dialogue(rng.choice(wordings).format(a=a, b=b), _answer(a, b, wordings is _PLUS)[0])
 
-    def problems(self) -> Iterator[Problem]:
+    def problems(self) -> list[Example]:
         found = []
         for number, (a, b) in enumerate(_split_pairs()[1]):
             plus = number % 3 < 2
             wordings = _TEST_PLUS if plus else _TEST_MINUS
             answer, result = _answer(a, b, plus)
-            found.append(Problem(wordings[number % len(wordings)].format(a=a, b=b), answer, str(result)))
+            found.append(dialogue(wordings[number % len(wordings)].format(a=a, b=b), answer, str(result)))
         return shuffled(found)
 
-    def is_right(self, problem: Problem, text: str) -> bool:
-        return text.strip() == problem.expected
+    def evaluate(self, example: Example, text: str) -> bool:
+        return text.strip() == example.expected
 
 
 def _answer(a: int, b: int, plus: bool) -> tuple[Content, int]:
@@ -65,3 +65,6 @@ def _answer(a: int, b: int, plus: bool) -> tuple[Content, int]:
         {"type": "text", "text": str(result)},
     ]
     return parts, result
+
+
+TASKS = (Sums,)

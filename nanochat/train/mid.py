@@ -32,8 +32,7 @@ from nanochat.loss import IGNORE, head_loss
 from nanochat.schedule import muon_momentum, stable_decay
 from nanochat.stages.mid import MidConfig
 from nanochat.tasks import Conversation
-from nanochat.tasks.mixture import draw, parse
-from nanochat.tasks.task import dialogue
+from nanochat.tasks.mixture import contents, draw, held_out, parse
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.base import halve
 from nanochat.train.loop import Progress, Trainer, Update, checkpoint_to_resume, make_optimizer
@@ -79,13 +78,13 @@ def run(cfg: MidConfig) -> None:
     """Train to the end of the epoch, or save and leave when asked to stop."""
     with setup_training(cfg, name="mid") as world:
         world.phase("data")
-        tasks, files = parse(cfg.tasks, world.base)  # a wrong name fails before anything is loaded
+        parts = parse(cfg.tasks, world.base)  # a wrong name fails before anything is loaded
         trainer, data, resumed = prepare(cfg, world)
-        drawn = draw(tasks, files, cfg.task_examples, cfg.seed, multi_turn=cfg.multi_turn)
+        world.say(contents(parts))
+        drawn = draw(parts, cfg.task_examples, cfg.seed, multi_turn=cfg.multi_turn)
         stream = Conversations(drawn, trainer.tokenizer, masked=cfg.learn == "assistant")
-        problems = [p for task in tasks for p, _ in zip(task.problems(), range(VAL_PROBLEMS), strict=False)]
-        held_out = [dialogue(problem.question, problem.answer) for problem in problems]
-        train(trainer, cfg, stream, Conversations(held_out, trainer.tokenizer), data, resumed)
+        validation = held_out(parts, VAL_PROBLEMS, world.warn) if cfg.eval_every > 0 else []
+        train(trainer, cfg, stream, Conversations(validation, trainer.tokenizer), data, resumed)
 
 
 def prepare(cfg: MidConfig, world: World) -> tuple[Trainer, dict[str, int], Path | None]:

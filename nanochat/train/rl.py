@@ -42,17 +42,16 @@ from nanochat.loss import head_loss
 from nanochat.schedule import MOMENTUM
 from nanochat.stages import Problem as ConfigProblem
 from nanochat.stages.rl import RlConfig
-from nanochat.tasks import Problem, Task
+from nanochat.tasks import Example, Task
 from nanochat.tasks.mixture import parse
 from nanochat.tasks.rewards import Answer, pass_at_k, score
 from nanochat.tasks.rewards import parse as parse_rewards
-from nanochat.tasks.task import practice
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.batches import Row, collate
 from nanochat.train.loop import Progress, Trainer, Update, checkpoint_to_resume, make_optimizer
 from nanochat.train.sft import LEARNED_UNIT
 
-Asked = tuple[Task, Problem]
+Asked = tuple[Task, Example]
 SHOWN = 2  # answers of a step that become events
 
 
@@ -77,8 +76,8 @@ def run(cfg: RlConfig) -> None:
     with setup_training(cfg, name="rl") as world:
         world.phase("data")
         parse_rewards(cfg.rewards)  # a wrong name fails before anything is loaded
-        tasks, files = parse(cfg.tasks, world.base)
-        if files:
+        tasks = [part.task for part in parse(cfg.tasks, world.base)]
+        if not all(task.judges for task in tasks):
             raise ConfigError([ConfigProblem("/tasks", "rl needs tasks that judge answers, not files")])
         trainer, resumed = prepare(cfg, world)
         train(trainer, cfg, tasks, resumed)
@@ -142,7 +141,7 @@ def problems_of(cfg: RlConfig, tasks: Sequence[Task], step: int) -> list[Asked]:
     """The problems of a step, of all ranks: they depend on the seed and the step alone."""
     rng = random.Random(f"{cfg.seed} {step}")
     drawn = rng.choices(tasks, [task.share for task in tasks], k=cfg.examples_per_step)
-    return [(task, practice(task, random.Random(f"{cfg.seed} {step} {i}"))) for i, task in enumerate(drawn)]
+    return [(task, task.sample(random.Random(f"{cfg.seed} {step} {i}"))) for i, task in enumerate(drawn)]
 
 
 def answer(
@@ -213,7 +212,7 @@ def _judged(
     if ended:  # to end was chosen too
         said, chosen = [*said, tokenizer.special("<|assistant_end|>")], [*chosen, 1]
     row = ([*prompt, *said], [0] * len(prompt) + chosen)
-    return Rollout(row, given, values, total, task.is_right(problem, given.text))
+    return Rollout(row, given, values, total, task.evaluate(problem, given.text))
 
 
 def chosen_mask(tokenizer: Tokenizer, said: Sequence[int]) -> list[int]:
@@ -294,7 +293,7 @@ def validate(trainer: Trainer, cfg: RlConfig, tasks: Sequence[Task]) -> None:
     world = trainer.world
     trainer.settle()  # the checkpoint is safe before anything else can fail
     each = -(-cfg.eval_examples // len(tasks))
-    asked = [(task, problem) for task in tasks for problem in islice(task.problems(), each)]
+    asked = [(task, problem) for task in tasks for problem in islice(task.held_out, each)]
     mine = asked[world.rank :: world.size]
     groups = answer(trainer, cfg, mine, cfg.eval_samples, _seed(cfg.seed, -1)) if mine else []
     ks = [k for k in (2**i for i in range(11)) if k <= cfg.eval_samples]

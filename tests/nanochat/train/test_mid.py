@@ -74,8 +74,7 @@ def test_the_loss_does_not_depend_on_micro_batches_or_ranks(home: Home, learn: s
 def test_one_epoch_is_as_many_steps_as_the_tokens_fill(home: Home, tokenizer: Tokenizer) -> None:
     attempt = home.run("scripts.mid_train", {**MID, "eval_every": 4, "total_batch_size": 512}, run="epoch")
     assert attempt.code == 0, attempt.log
-    tasks, files = parse("identity,smalltalk,spelling,sums", home.base)
-    drawn = draw(tasks, files, 160, 42, multi_turn=0.3)
+    drawn = draw(parse("identity,smalltalk,spelling,sums", home.base), 160, 42, multi_turn=0.3)
     tokens = sum(len(render_conversation(tokenizer, one, 10**6)[0]) for one in drawn)
     assert len(attempt.losses()) == tokens // (8 * 64) > 4
     measured = [e for e in attempt.events("metric") if "val/bpb" in e["values"]]

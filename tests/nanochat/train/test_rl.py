@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,8 +12,9 @@ import torch
 
 from nanochat.checkpoint import find_checkpoints, load_model, read_meta, verify
 from nanochat.stages.rl import RlConfig
-from nanochat.tasks import TASKS, Problem
+from nanochat.tasks.registry import open_task
 from nanochat.tasks.rewards import Answer
+from nanochat.tasks.task import dialogue
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.rl import (
     Rollout,
@@ -23,6 +26,7 @@ from nanochat.train.rl import (
 )
 from tests.nanochat.trainers import Home
 
+SUMS = open_task("sums", "train", Path())
 RL: dict[str, Any] = {
     "device": "cpu",
     "dtype": "float32",
@@ -85,7 +89,7 @@ def test_the_loss_and_its_gradient_are_those_of_the_policy_gradient(home: Home) 
     model, tokenizer, _ = load_model(place, torch.device("cpu"), torch.float32)
     model.train()
     rows = [([1, 2, 3, 4, 5], [0, 0, 1, 0, 1]), ([1, 7, 8], [0, 1, 1])]
-    given = Answer(TASKS["sums"], Problem("", "", ""), "", True, 0.0)
+    given = Answer(SUMS, dialogue("", ""), "", True, 0.0)
     batch = [
         Rollout(row, given, {}, 0.0, False, advantage)
         for row, advantage in zip(rows, (0.7, -0.4), strict=True)
@@ -111,7 +115,7 @@ def test_the_loss_and_its_gradient_are_those_of_the_policy_gradient(home: Home) 
 
 
 def test_advantages_are_rewards_minus_the_groups_mean(home: Home) -> None:
-    given = Answer(TASKS["sums"], Problem("", "", ""), "", True, 0.0)
+    given = Answer(SUMS, dialogue("", ""), "", True, 0.0)
     group = [Rollout(([1, 2], [0, 1]), given, {}, value, False) for value in (1.0, 0.0, 0.0, 1.0, 0.5)]
     assert [one.advantage for one in with_advantages(group)] == [0.5, -0.5, -0.5, 0.5, 0.0]
     assert sum(map(len, micro_batches(with_advantages(group), 2))) == 4  # one moves nothing
@@ -167,13 +171,14 @@ def test_what_a_tool_says_is_not_learned(home: Home) -> None:
 
 def test_problems_of_a_step_are_fresh_and_the_same_after_a_resume() -> None:
     cfg = RlConfig(examples_per_step=8)
-    tasks = [TASKS["sums"], TASKS["spelling"]]
+    tasks = [SUMS, open_task("spelling", "train", Path())]
     first = [problem for _, problem in problems_of(cfg, tasks, 3)]
     assert first == [problem for _, problem in problems_of(cfg, tasks, 3)]
     assert not {p.question for p in first} & {p.question for _, p in problems_of(cfg, tasks, 4)}
 
 
 def test_files_cannot_be_rewarded(home: Home) -> None:
-    (home.base / "some.jsonl").write_text("[]")
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    (home.base / "some.jsonl").write_text(json.dumps(talk))
     attempt = home.run("scripts.chat_rl", {**RL, "tasks": "some.jsonl"}, run="files")
     assert attempt.failure is not None and attempt.failure["reason"] == "config_error"
