@@ -24,6 +24,7 @@ from torch import Tensor
 from nanochat.configurator import ConfigError
 from nanochat.events import EventLog
 from nanochat.failures import write_failure
+from nanochat.hardware import cpu_has_bfloat16
 from nanochat.logs import LogTee
 from nanochat.paths import base_dir
 from nanochat.stages import Problem, StageConfig
@@ -255,7 +256,7 @@ def resolve_device(wanted: str, local_rank: int) -> torch.device:
 
 
 def resolve_dtype(wanted: str, device: torch.device) -> torch.dtype:
-    """Compute type: the config's, else NANOCHAT_DTYPE's, else bfloat16 where the hardware has it."""
+    """Compute type: the config's, else NANOCHAT_DTYPE's, else bfloat16 where it is faster."""
     name = wanted if wanted != "auto" else os.environ.get("NANOCHAT_DTYPE", "") or "auto"
     if name == "auto":
         name = "bfloat16" if has_bfloat16(device) else "float32"
@@ -266,10 +267,10 @@ def resolve_dtype(wanted: str, device: torch.device) -> torch.dtype:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether matrix products in bfloat16 run in hardware: sm_80 and later, AVX512-BF16, AMX."""
+    """Whether matrix products in bfloat16 are faster than in float32: sm_80 and later, some CPUs."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return cpu_has_bfloat16()
 
 
 def peak_rss() -> int:

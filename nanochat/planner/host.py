@@ -65,16 +65,6 @@ def gpu_of(name: str, memory_bytes: int) -> Gpu:
     return Gpu(name, memory_bytes, bf16_flops=50e12, bandwidth=0.4e12, watts=250, capability=(8, 0))
 
 
-def cpu_has_bfloat16() -> bool:
-    """Whether this CPU multiplies matrices in bfloat16 (AVX512-BF16 or AMX), as the trainer asks torch."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
-    flags = next((line for line in text.splitlines() if line.startswith("flags")), "").split()
-    return "avx512_bf16" in flags or "amx_tile" in flags
-
-
 def vocabulary(cfg: BaseConfig, base: Path) -> int:
     """Tokens of the tokenizer a run of `cfg` would take: named, else the newest, else one it trains."""
     if cfg.tokenizer:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nanochat.hardware import Gpu
-from nanochat.planner.host import cpu_has_bfloat16
+from nanochat.hardware import Gpu, cpu_has_bfloat16
 from nanochat.planner.memory import Memory, peak_memory, worst_moment
 from nanochat.planner.setting import Setting
 from nanochat.planner.speed import step_seconds

@@ -18,6 +18,7 @@ from nanochat.common import resolve_device, resolve_dtype, setup_training
 from nanochat.configurator import ConfigError
 from nanochat.errors import DataError, NanLoss
 from nanochat.failures import reason_of, write_failure
+from nanochat.hardware import cpu_has_bfloat16
 from nanochat.paths import repo_dir
 from nanochat.stages import Problem, StageConfig
 
@@ -131,8 +132,7 @@ def test_dtype_config_wins_over_environment_and_both_over_the_hardware(
     with pytest.raises(ConfigError, match="float32 or bfloat16"):
         resolve_dtype("auto", CPU)
     monkeypatch.setenv("NANOCHAT_DTYPE", "")
-    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    assert resolve_dtype("auto", CPU) == (torch.bfloat16 if fast else torch.float32)
+    assert resolve_dtype("auto", CPU) == (torch.bfloat16 if cpu_has_bfloat16() else torch.float32)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -6,13 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 
 from nanochat.configurator import ConfigError, automatic_preset, config_from_argv, find_preset, validate
-from nanochat.hardware import Gpu, find_gpu
+from nanochat.hardware import Gpu, cpu_has_bfloat16, find_gpu
 from nanochat.planner import automatic, fit, plan_base
 from nanochat.planner.dry import NotPlanned, dry_run, named_gpu
-from nanochat.planner.host import _visible, cpu_has_bfloat16, gpu_of, vocabulary
+from nanochat.planner.host import _visible, gpu_of, vocabulary
 from nanochat.stages import STAGES
 from nanochat.stages.base import BaseConfig
 from nanochat.tokenizer import Tokenizer
@@ -147,10 +146,19 @@ def test_the_vocabulary_is_that_of_the_tokenizer_a_run_would_take(tmp_path: Path
     assert vocabulary(cfg.model_copy(update={"tokenizer": "nowhere"}), tmp_path) == 16384
 
 
-def test_the_cpu_is_asked_what_torch_asks_it() -> None:
-    assert cpu_has_bfloat16() == bool(
-        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    )
+@pytest.mark.parametrize(
+    ("vendor", "flags", "faster"),
+    [
+        ("AuthenticAMD", "avx512f avx512_bf16", True),
+        ("GenuineIntel", "avx512f avx512_bf16", False),
+        ("GenuineIntel", "avx512_bf16 amx_bf16 amx_tile", True),
+        ("AuthenticAMD", "avx2", False),
+    ],
+)
+def test_bfloat16_where_it_is_faster(tmp_path: Path, vendor: str, flags: str, faster: bool) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nvendor_id\t: {vendor}\nflags\t\t: fpu {flags}\n\n")
+    assert cpu_has_bfloat16(tmp_path / "cpuinfo") == faster
+    assert not cpu_has_bfloat16(tmp_path / "nothing")
 
 
 @pytest.mark.parametrize(
