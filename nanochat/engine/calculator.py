@@ -1,6 +1,7 @@
-"""The tool of the chat format: arithmetic on numbers, walked as a syntax tree and never executed.
+"""The tool of the chat format: arithmetic on numbers and "text".count("t"), walked as a syntax tree and
+never executed.
 
-Not covered: names, functions, strings, powers; whatever is not in the list below has no answer.
+Not covered: names, other functions, powers; whatever is not in the list below has no answer.
 """
 
 from __future__ import annotations
@@ -48,6 +49,12 @@ def _value(node: ast.expr, depth: int) -> int | float:
             return _value(operand, depth + 1)
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
             return _bounded(_OPERATORS[type(op)](_value(left, depth + 1), _value(right, depth + 1)))
+        case ast.Call(
+            func=ast.Attribute(value=ast.Constant(value=str() as text), attr="count"),
+            args=[ast.Constant(value=str() as part)],
+            keywords=[],
+        ) if part:
+            return text.count(part)
         case _:
             raise ValueError("not arithmetic")
 

@@ -282,7 +282,7 @@ def test_the_same_seed_says_the_same_and_another_says_something_else() -> None:
     ("expression", "value"),
     [
         ("12+7", "19"), ("1,000 * 3", "3000"), ("7/2", "3.5"), ("8/2", "4"), ("-(3-5)", "2"), ("7//2", "3"),
-        ("0.1+0.2", "0.3"),
+        ("0.1+0.2", "0.3"), ("'letter'.count('t')", "2"), ('"Letter".count("L") + 1', "2"),
     ],
 )  # fmt: skip
 def test_the_calculator_knows_arithmetic(expression: str, value: str) -> None:
@@ -295,6 +295,7 @@ def test_the_calculator_knows_arithmetic(expression: str, value: str) -> None:
         "", "1/0", "2**9**9", "__import__('os')", "open('x')", "'a'*9", "[1][0]", "x", "1 if 1 else 2",
         "(lambda: 1)()", "True+1", "9" * 300, "1e400", "-" * 90 + "1", "1;2", "10**20",
         "999999999999999*9", "nan", "\0", "1j",
+        "'a'.upper()", "'a'.count(1)", "'a'.count('')", "'a'.count('a', 0)", "'a'.count(*'a')", "x.count('a')",
     ],
 )  # fmt: skip
 def test_the_calculator_knows_nothing_else(expression: str) -> None:
