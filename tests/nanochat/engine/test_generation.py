@@ -295,7 +295,8 @@ def test_the_calculator_knows_arithmetic(expression: str, value: str) -> None:
         "", "1/0", "2**9**9", "__import__('os')", "open('x')", "'a'*9", "[1][0]", "x", "1 if 1 else 2",
         "(lambda: 1)()", "True+1", "9" * 300, "1e400", "-" * 90 + "1", "1;2", "10**20",
         "999999999999999*9", "nan", "\0", "1j",
-        "'a'.upper()", "'a'.count(1)", "'a'.count('')", "'a'.count('a', 0)", "'a'.count(*'a')", "x.count('a')",
+        "'a'.upper()", "'a'.count(1)", "'a'.count('')", "'a'.count('a', 0)", "'a'.count(*'a')",
+        "x.count('a')",
     ],
 )  # fmt: skip
 def test_the_calculator_knows_nothing_else(expression: str) -> None:
