@@ -2,6 +2,7 @@
 
 The stream is cut into rows that are numbered as in pretraining: which rows a step reads depends on its
 number alone, not on the ranks or the micro-batch, so a resume needs one number.
+Text of the pretraining corpus may lie between the conversations (`replay`): rehearsal, Robins 1995.
 Not covered: mixtures larger than memory (4 bytes a token stay, and the conversations while they are made).
 
 # Shapes: B rows, T tokens, N = B·T.
@@ -9,8 +10,9 @@ Not covered: mixtures larger than memory (4 bytes a token stay, and the conversa
 
 from __future__ import annotations
 
+import random
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from nanochat.chat import render_conversation
 from nanochat.checkpoint import load_model, read_meta
 from nanochat.common import World, setup_training
 from nanochat.configurator import ConfigError
+from nanochat.dataset import ensure
 from nanochat.errors import DataError
 from nanochat.evals.bpb import bits_per_byte
 from nanochat.gpt import GPT
@@ -34,6 +37,7 @@ from nanochat.stages.mid import MidConfig
 from nanochat.tasks import Conversation
 from nanochat.tasks.mixture import contents, draw, held_out, parse
 from nanochat.tokenizer import Tokenizer
+from nanochat.tokens import Ids, TokenStream
 from nanochat.train.base import halve
 from nanochat.train.loop import Progress, Trainer, Update, checkpoint_to_resume, make_optimizer
 
@@ -51,12 +55,23 @@ class Conversations:
     def __init__(
         self, conversations: Iterable[Conversation], tokenizer: Tokenizer, *, masked: bool = False
     ) -> None:
-        found = array("I")
+        found, starts = array("I"), array("Q")
         for conversation in conversations:
+            starts.append(len(found))
             ids, mask = render_conversation(tokenizer, conversation, LONGEST)
             found.extend(id | _LEARNED if learned else id for id, learned in zip(ids, mask, strict=True))
         self._tokens = np.frombuffer(found, dtype=np.uint32) if found else np.zeros(0, np.uint32)
+        self._starts = np.array(starts, dtype=np.int64)
         self._masked = masked
+
+    def mix(self, documents: Sequence[Ids], seed: int) -> None:
+        """Put documents between the conversations, in an order drawn by `seed`; every token is learned."""
+        pieces = [
+            *np.split(self._tokens, self._starts[1:]),
+            *(ids.astype(np.uint32) | np.uint32(_LEARNED) for ids in documents),
+        ]
+        random.Random(seed).shuffle(pieces)
+        self._tokens = np.concatenate(pieces)
 
     def total(self) -> int:
         return len(self._tokens)
@@ -83,8 +98,19 @@ def run(cfg: MidConfig) -> None:
         world.say(contents(parts))
         drawn = draw(parts, cfg.task_examples, cfg.seed, multi_turn=cfg.multi_turn)
         stream = Conversations(drawn, trainer.tokenizer, masked=cfg.learn == "assistant")
+        if cfg.replay:
+            stream.mix(text(cfg, trainer, round(cfg.replay * stream.total())), cfg.seed)
         validation = held_out(parts, VAL_PROBLEMS, world.warn) if cfg.eval_every > 0 else []
         train(trainer, cfg, stream, Conversations(validation, trainer.tokenizer), data, resumed)
+
+
+def text(cfg: MidConfig, trainer: Trainer, count: int) -> list[Ids]:
+    """Documents of the corpus with `count` tokens together: the first ones, as pretraining meets them."""
+    corpus = ensure(cfg.data, trainer.world.base, say=trainer.world.say)
+    stream = TokenStream(corpus, trainer.tokenizer, split="train")
+    ids = stream.read(0, count)
+    trainer.world.say(f"{count:,} tokens of {cfg.data} between the conversations")
+    return np.split(ids, np.flatnonzero(ids[1:] == trainer.tokenizer.bos) + 1)
 
 
 def prepare(cfg: MidConfig, world: World) -> tuple[Trainer, dict[str, int], Path | None]:

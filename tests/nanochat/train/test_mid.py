@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from nanochat.chat import render_conversation
@@ -45,6 +46,7 @@ def tokenizer(home: Home) -> Tokenizer:
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_after_kill_9_mid_training_goes_on_with_the_same_losses(home: Home, ranks: int) -> None:
     config = {**MID, "save_every": 3, "resume_from": "auto", "processes": ranks, "num_iterations": 14}
+    config |= {"replay": 0.5, "data": home.base_config()["data"]}
     whole = home.run("scripts.mid_train", config, run=f"whole{ranks}", ranks=ranks)
     assert whole.code == 0, whole.log
     expected = whole.losses()
@@ -112,6 +114,25 @@ def test_masked_tokens_are_those_the_model_does_not_say(tokenizer: Tokenizer) ->
         i if learned else -1 - i for i, learned in zip(ids, mask, strict=True)
     ]
     assert masked.learned(0, len(ids)) == sum(mask) and plain.learned(0, len(ids)) == len(ids)
+
+
+def test_documents_lie_whole_between_the_conversations(tokenizer: Tokenizer) -> None:
+    conversations = [[{"role": "user", "content": c}, {"role": "assistant", "content": c}] for c in "abcdef"]
+    documents = [np.array([tokenizer.bos, *tokenizer.encode(text)]) for text in ("one two", "three", "four")]
+
+    def mixed(seed: int) -> list[tuple[int, ...]]:
+        stream = Conversations(conversations, tokenizer, masked=True)
+        said = stream.learned(0, stream.total())
+        stream.mix(documents, seed)
+        assert stream.learned(0, stream.total()) == said + sum(map(len, documents))
+        ids = stream.read(0, stream.total())
+        ids = np.where(ids < 0, -1 - ids, ids)
+        starts = np.flatnonzero(ids[1:] == tokenizer.bos) + 1
+        return [tuple(piece.tolist()) for piece in np.split(ids, starts)]
+
+    rendered = [tuple(render_conversation(tokenizer, one, 100)[0]) for one in conversations]
+    assert sorted(mixed(1)) == sorted([*rendered, *(tuple(one.tolist()) for one in documents)])
+    assert mixed(1) == mixed(1) != mixed(2)
 
 
 def test_the_learning_rate_falls_over_the_last_fifth() -> None:
