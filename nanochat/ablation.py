@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from nanochat.common import cores
+from nanochat.once import run_once, values_of
 from nanochat.stages.base import MODERN
 
 SIZE = {
@@ -48,21 +46,8 @@ def variants() -> dict[str, dict[str, Any]]:
 def train(home: Path, name: str, flags: Mapping[str, Any], seed: int, metric: str = "val/bpb") -> float:
     """Median of a metric of one run (validation bits per byte: the last). A second call answers at once."""
     attempt = home / "ablation" / f"{name}-{seed}"
-    events = attempt / "events.jsonl"
     values = {**SIZE, **flags, "seed": seed, "model_tag": f"{name}-{seed}".lower(), "keep_last": 1}
-    wanted = json.dumps(values, sort_keys=True)
-    if not (attempt / "values.json").exists() or (attempt / "values.json").read_text() != wanted:
-        attempt.mkdir(parents=True, exist_ok=True)
-        events.unlink(missing_ok=True)
-        argv = [sys.executable, "-m", "scripts.base_train", *(f"--{key}={v}" for key, v in values.items())]
-        environ = {**os.environ, "NANOCHAT_BASE_DIR": str(home), "NANOCHAT_ATTEMPT_DIR": str(attempt)}
-        with (attempt / "run.log").open("wb") as log:
-            subprocess.run(
-                argv, check=True, stdout=log, stderr=log, env={**environ, "OMP_NUM_THREADS": "1"}, cwd=home
-            )
-        (attempt / "values.json").write_text(wanted)
-    lines = [json.loads(line) for line in events.read_text().splitlines()]
-    found = [float(line["values"][metric]) for line in lines if metric in line.get("values", {})]
+    found = values_of(run_once(home, attempt, "scripts.base_train", values), metric)
     return found[-1] if metric == "val/bpb" else statistics.median(found)
 
 
@@ -88,9 +73,8 @@ def race(home: Path, minutes: float, pool: ThreadPoolExecutor, seeds: int) -> di
 def prepare(home: Path) -> None:
     """Corpus and tokenizer."""
     home.mkdir(parents=True, exist_ok=True)
-    if not (home / "tokenizer" / "ablation").exists():
-        argv = [sys.executable, "-m", "scripts.tok_train", f"--vocab_size={VOCAB}", "--model_tag=ablation"]
-        subprocess.run(argv, check=True, env={**os.environ, "NANOCHAT_BASE_DIR": str(home)}, cwd=home)
+    flags = {"vocab_size": VOCAB, "model_tag": "ablation"}
+    run_once(home, home / "ablation" / "tokenizer", "scripts.tok_train", flags)
 
 
 def table(results: Mapping[str, Sequence[float]]) -> str:
