@@ -10,6 +10,7 @@ import pytest
 
 from nanochat.chat import render_conversation
 from nanochat.configurator import ConfigError
+from nanochat.engine.calculator import calculate
 from nanochat.errors import DataError
 from nanochat.tasks import Generator
 from nanochat.tasks.conversations import ConversationFile
@@ -52,7 +53,7 @@ def test_the_model_answer_is_right_and_another_is_wrong(kind: type[Generator]) -
     for problem in task:
         answer = problem.answer if isinstance(problem.answer, str) else problem.answer[-1]["text"]
         assert task.evaluate(problem, answer)
-        assert not task.evaluate(problem, "") and not task.evaluate(problem, f"no {answer}")
+        assert not task.evaluate(problem, "") and not task.evaluate(problem, "no #### 99")
 
 
 def test_held_out_words_never_appear_in_training_not_even_by_blending() -> None:
@@ -176,3 +177,17 @@ def test_a_new_task_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert len(draw(parse("parity,sums", HERE), 30, seed=1)) == 30
     with pytest.raises(ConfigError, match="the nearest is 'parity'"):
         open_task("party", "test", HERE)
+
+
+def test_the_bee_counts_with_the_tool_what_it_has_counted_along() -> None:
+    bee = open_task("spellingbee", "train", HERE)
+    counted = set()
+    for number in range(400):
+        said, call, output, end = (part["text"] for part in bee[number].answer)  # type: ignore[index]
+        word, _, letter = call.split('"')[1:4]
+        marks = said.split()
+        assert "".join(mark for mark in marks if mark.isalpha()) == word
+        assert [mark for mark in marks if mark.isdigit()] == [str(i + 1) for i in range(word.count(letter))]
+        assert calculate(call) == output == str(word.count(letter)) and end == f"#### {output}"
+        counted.add(output)
+    assert {"0", "1", "2"} <= counted and len(bee.held_out) == 256
