@@ -27,6 +27,7 @@ from nanochat.failures import write_failure
 from nanochat.hardware import cpu_has_bfloat16
 from nanochat.logs import LogTee
 from nanochat.paths import base_dir
+from nanochat.report.recorder import Recorder
 from nanochat.stages import Problem, StageConfig
 from nanochat.trackers import Nothing, Tracker
 
@@ -62,6 +63,8 @@ class World:
         self.events = EventLog(
             self.attempt_dir / "events.jsonl" if self.attempt_dir and self.is_master else None
         )
+        if self.is_master:
+            self.events.on_event = Recorder(config, self.base, self.run_id).take
 
     @property
     def is_master(self) -> bool:

@@ -21,13 +21,15 @@ KINDS: tuple[str, ...] = ("phase", "metric", "checkpoint", "sample", "eval", "wa
 class EventLog:
     """Appends events to a file. `path=None` drops them (ranks other than 0).
 
-    `on_metric` is called with step and values of every metric event, written or dropped.
+    `on_metric` is called with step and values of every metric event, `on_event` with kind and fields of
+    every event, written or dropped.
 
     Fields by kind, next to `t` (unix seconds) and `kind`:
       phase       phase: str ("data", "train", "resume", "eval", …), step: int
       metric      step: int, values: {name: float}
       checkpoint  step, stage, path (below the base directory), bytes, sha256 (of the manifest),
-                  metrics: {name: float}, model: {…} | None; or step, path, removed: true
+                  metrics: {name: float}, model: {…} | None, origin: {…} | None (nanochat.lineage);
+                  or step, path, removed: true
       sample      step, prompt, text
       eval        step, name, values: {name: float}, counts: {name: int}, details: {…}
       warning     message, step?
@@ -41,11 +43,14 @@ class EventLog:
         # unbuffered: a line reaches the kernel in one call, so a killed trainer leaves no half line behind
         self._file = path.open("ab", buffering=0) if path is not None else None
         self.on_metric: Callable[[int, Mapping[str, float]], None] | None = None
+        self.on_event: Callable[[Kind, Mapping[str, Any]], None] | None = None
 
     def emit(self, kind: Kind, **fields: Any) -> None:
         """Append one event. NaN and infinity become null, so that every line is standard JSON."""
         if kind == "metric" and self.on_metric is not None:
             self.on_metric(fields["step"], fields["values"])
+        if self.on_event is not None:
+            self.on_event(kind, fields)
         if self._file is None:
             return
         line = json.dumps(_finite({"t": round(time.time(), 3), "kind": kind, **fields}), ensure_ascii=False)

@@ -27,9 +27,11 @@ from nanochat.checkpoint import (
     verify,
 )
 from nanochat.common import World, has_bfloat16
+from nanochat.dataset import corpus_dir
 from nanochat.errors import DataError, NanLoss
 from nanochat.gpt import GPT
 from nanochat.hardware import find_gpu
+from nanochat.lineage import code_version, corpus_identity
 from nanochat.optim import PLAIN, Optimizer, Recipe
 from nanochat.paths import find_artefact, stage_dir, step_dir
 from nanochat.stages.training import OptimizerConfig
@@ -97,6 +99,7 @@ class Trainer:
         keep = Keep(self.cfg.keep_last, self.cfg.keep_every, self.cfg.keep_best)
         self._saver = Saver(stage_dir(self.world.base, self.stage) / self.tag, keep)
         self._peak_flops = _peak_flops(self.world)
+        self.meta = {**self.meta, "corpus": _corpus(self.cfg, self.world.base), "code": code_version()}
 
     def begin(self, resumed: Path | None, tokens_per_step: int) -> None:
         """Say what is about to be trained; compile when that is worth it."""
@@ -321,6 +324,14 @@ class Trainer:
         self.world.events.emit("metric", step=self.progress.step, values={"mem/peak_bytes": peak})
         self.world.events.emit("end", step=self.progress.step, status=status, peak_bytes=peak)
         self.world.say(f"{status} after step {self.progress.step}, peak memory {peak / 2**30:.2f} GiB a rank")
+
+
+def _corpus(cfg: OptimizerConfig, base: Path) -> dict[str, Any]:
+    """What this run learns from, for the checkpoint's lineage: a corpus of text, or tasks."""
+    told = cfg.model_dump(include={"data", "tasks", "task_examples"})
+    if source := told.pop("data", ""):
+        return corpus_identity(corpus_dir(source, base), source)
+    return {"source": told.pop("tasks", ""), "examples": told.get("task_examples")}
 
 
 def make_optimizer(

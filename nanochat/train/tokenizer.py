@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from nanochat.checkpoint import Saved, tokenizer_files, write_artefact
 from nanochat.common import World, setup_training
 from nanochat.dataset import ensure
 from nanochat.errors import DataError
+from nanochat.lineage import ORIGIN, code_version, corpus_identity, origin_of
 from nanochat.paths import replace_link, stage_dir
 from nanochat.sources.shards import read_texts, split_shards
 from nanochat.stages.tokenizer import TokenizerConfig
@@ -44,7 +46,9 @@ def train(cfg: TokenizerConfig, world: World, corpus: Path) -> tuple[Saved, dict
         raise DataError(f"{corpus} holds no text; build it again")
     ratio = len(sample.encode()) / len(tokenizer.encode(sample))
     place = _place(cfg, world)
-    saved = write_artefact(place, tokenizer_files(tokenizer), {})
+    origin = {"corpus": corpus_identity(corpus, cfg.data_dir or cfg.data), "code": code_version()}
+    files = {**tokenizer_files(tokenizer), ORIGIN: json.dumps(origin, indent=1).encode()}
+    saved = write_artefact(place, files, {})
     if not cfg.output_dir:
         replace_link(stage_dir(world.base, "tokenizer") / "latest", place)
     world.say(
@@ -90,4 +94,5 @@ def emit_checkpoint(
         sha256=saved.sha256,
         metrics=metrics,
         model=model,
+        origin=origin_of(saved.path),
     )

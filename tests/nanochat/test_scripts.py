@@ -67,6 +67,7 @@ def test_the_tokenizer_reads_data_dir_and_writes_output_dir(tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     assert sorted(file.name for file in target.iterdir()) == [
         "manifest.json",
+        "origin.json",
         "token_bytes.pt",
         "tokenizer.json",
     ]
