@@ -1,8 +1,8 @@
 """`python -m worker`: register this host, keep one slot process per GPU (or one for the CPU) alive.
 
-At start every process that still carries the marker of an attempt of this base directory is ended, so
-that registering is proof: nothing of earlier attempts lives on this host. So there is one worker per base
-directory: a second one waits until the first has left.
+At start every trainer that an earlier worker of this host left behind is ended, and what its attempt left
+on disk is shipped. So registering is proof: nothing of earlier attempts lives on this host. So there is one
+worker per host and base directory: a second one waits until the first has left.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import IO
 
 from nanochat_client.types import WorkerRegister, WorkerRegistered
-from worker import processes
+from worker import locks, notes, processes
 from worker.api import Api, Away, Refused, insist
 from worker.host import Host, host_id
-from worker.jobs import live_file
+from worker.salvage import LOST_WITH_ITS_WORKER, salvage
 from worker.settings import WorkerSettings
 
 log = logging.getLogger("worker")
@@ -34,6 +34,8 @@ class Supervisor:
 
     def __init__(self, settings: WorkerSettings) -> None:
         self.settings = settings
+        self.host_id = host_id(settings)
+        self.place = notes.place(settings.base_dir, self.host_id)
         self.host = Host(settings.base_dir, settings.fake_gpus)
         self.gpus = self.host.gpus()
         self.count = max(1, len(self.gpus))
@@ -43,15 +45,18 @@ class Supervisor:
     def run(self) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
-        if (lock := self._lock(self.settings.base_dir / "worker.lock")) is None:
+        self.place.mkdir(parents=True, exist_ok=True)
+        if (lock := self._lock(self.place / "worker.lock")) is None:
             return 0
         with lock:
             self._sweep()
+            locks.note_gpus(self.settings.base_dir, self.host_id, self.gpus)
             return self._work()
 
     def _work(self) -> int:
         api = Api(self.settings.url, self._token())
         try:
+            self._salvage(api)
             registered = insist(lambda: self._register(api, []), lambda: self.stopping, longest_s=0.5)
         except Away:
             return 0
@@ -101,15 +106,20 @@ class Supervisor:
         raise SystemExit(0)
 
     def _sweep(self) -> None:
-        if count := processes.kill(self.settings.base_dir):
+        if count := processes.kill(self.settings.base_dir, host=self.host_id):
             log.warning("ended %d process(es) that an earlier worker left behind", count)
-        live = live_file(self.settings.base_dir, "x").parent
-        for note in live.glob("*.json"):
-            note.unlink(missing_ok=True)
+
+    def _salvage(self, api: Api) -> None:
+        for note in notes.read_all(self.settings.base_dir, self.host_id):
+            done = salvage(
+                self.settings, api, self.host_id, note, LOST_WITH_ITS_WORKER, lambda: self.stopping
+            )
+            if not done:
+                raise Away("asked to stop")
 
     def _register(self, api: Api, live: list[str]) -> WorkerRegistered:
         body = WorkerRegister(
-            host_id=host_id(self.settings.base_dir),
+            host_id=self.host_id,
             host=platform.node() or "localhost",
             name=platform.node() or "localhost",
             slots=self.count,
@@ -126,7 +136,7 @@ class Supervisor:
         except Refused as refused:
             if refused.status != 404:
                 raise
-            live = [note.stem for note in live_file(self.settings.base_dir, "x").parent.glob("*.json")]
+            live = [note.attempt_id for note in notes.read_all(self.settings.base_dir, self.host_id)]
             with contextlib.suppress(Away):
                 return self._register(api, live)
         return registered
@@ -151,7 +161,7 @@ class Supervisor:
                 slot.kill()
                 slot.wait()
         self.slots = []
-        processes.kill(self.settings.base_dir)
+        processes.kill(self.settings.base_dir, host=self.host_id)
 
     def _wait(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds

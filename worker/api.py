@@ -67,8 +67,8 @@ class Api:
     def claim(self, attempt_id: str, worker_id: str) -> Claim:
         return self._call(Claim, "POST", f"/attempts/{attempt_id}/claim", ClaimRequest(worker_id=worker_id))
 
-    def beat(self, attempt_id: str, fence: int) -> BeatAnswer:
-        return self._call(BeatAnswer, "POST", f"/attempts/{attempt_id}/beat", Beat(fence=fence))
+    def beat(self, attempt_id: str, body: Beat) -> BeatAnswer:
+        return self._call(BeatAnswer, "POST", f"/attempts/{attempt_id}/beat", body)
 
     def finish(self, attempt_id: str, body: Finish) -> Finished:
         return self._call(Finished, "POST", f"/attempts/{attempt_id}/finish", body)

@@ -10,16 +10,23 @@ from typing import Any
 
 import psutil
 
-from nanochat_client.types import Gpu, GpuStats, HostStats
+from nanochat_client.types import Gpu, GpuProcess, GpuStats, HostStats
+from worker.processes import BASE_DIR
+from worker.settings import WorkerSettings
 
 FAKE_GPU_BYTES = 32 * 2**30
 
 
-def host_id(base_dir: Path) -> str:
-    """Stable over restarts, different for two services on one machine (they have two base directories)."""
+def host_id(settings: WorkerSettings) -> str:
+    """Stable over restarts, different for two services on one machine (they have two base directories).
+
+    Not covered: containers made from one image share its machine id; NANOCHAT_HOST_ID tells them apart.
+    """
+    if settings.host_id:
+        return settings.host_id
     machine = Path("/etc/machine-id")
     identity = machine.read_text().strip() if machine.exists() else psutil.boot_time()
-    return "h" + hashlib.sha256(f"{identity}:{base_dir.resolve()}".encode()).hexdigest()[:12]
+    return "h" + hashlib.sha256(f"{identity}:{settings.base_dir.resolve()}".encode()).hexdigest()[:12]
 
 
 class Host:
@@ -78,4 +85,26 @@ class Host:
             stats.power_w = nvml.nvmlDeviceGetPowerUsage(handle) / 1000
         with suppress(nvml.NVMLError):
             stats.temperature_c = float(nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU))
+        stats.foreign = self._foreign(handle)
         return stats
+
+    def _foreign(self, handle: Any) -> list[GpuProcess]:
+        """Who computes on the GPU without being a run's or an engine's process of this base directory."""
+        found = []
+        with suppress(self._nvml.NVMLError):
+            for entry in self._nvml.nvmlDeviceGetComputeRunningProcesses(handle):
+                if (name := self._stranger(entry.pid)) is not None:
+                    memory = entry.usedGpuMemory  # None where the driver does not tell
+                    found.append(GpuProcess(pid=entry.pid, name=name, memory_bytes=memory))
+        return found
+
+    def _stranger(self, pid: int) -> str | None:
+        """The command of a process that is not ours; None for ours. Every process we start knows our base."""
+        try:
+            process = psutil.Process(pid)
+            ours = process.environ().get(BASE_DIR) == str(self.base_dir)
+            return None if ours else str(process.name())
+        except psutil.AccessDenied:
+            return str(psutil.Process(pid).name())  # another user's
+        except psutil.Error:
+            return ""  # in another container: NVML counts pids of the host

@@ -1,12 +1,12 @@
-"""The RQ job: claim an attempt, run its trainer to the end, report how it ended.
+"""One attempt in a process of its own: claim it, run its trainer to the end, report how it ended.
 
-A failed training is a result, not an exception: RQ must not retry it. Not covered: a SIGKILL of this
-process itself; the slot's `on_killed` and the next worker's sweep clean up after that.
+A failed training is a result, not an exception. Not covered: a SIGKILL of this process itself; the guard
+ends the trainer then, the slot or the next worker tells the server the rest (worker/salvage.py).
 """
 
 from __future__ import annotations
 
-import json
+import errno
 import logging
 import signal
 import subprocess
@@ -14,16 +14,22 @@ import time
 from pathlib import Path
 
 from nanochat_client.types import Claim, Desired, Finish, Reason
-from worker import processes
+from worker import notes, processes
 from worker.api import Api, Away, Refused, insist
+from worker.guard import Guard
+from worker.host import host_id
 from worker.launch import start
-from worker.outcome import outcome
+from worker.lease import Lease
+from worker.locks import Busy, Locks
+from worker.outcome import Exit, outcome
+from worker.salvage import killed, salvage
 from worker.settings import WorkerSettings
 from worker.ship import Shipper
 
 log = logging.getLogger(__name__)
 POLL_S = 0.05
 SHIP_AT_LEAVE_S = 5.0
+REPORT_S = 60.0
 #: set by the slot before it forks: jobs of this process know their worker
 WORKER_ID = ""
 
@@ -31,6 +37,7 @@ WORKER_ID = ""
 def run_attempt(attempt_id: str) -> None:
     """Run one attempt, if it is still to be run."""
     settings = WorkerSettings()
+    host = host_id(settings)
     asked = _Asked()
     signal.signal(signal.SIGTERM, asked.to_leave)
     processes.die_with_parent(signal.SIGTERM)
@@ -40,19 +47,29 @@ def run_attempt(attempt_id: str) -> None:
     except (Refused, Away) as error:
         log.info("attempt %s is not for us: %s", attempt_id, error)
         return
-    note = live_file(settings.base_dir, attempt_id)
-    note.parent.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps({"fence": claim.fence, "run_id": claim.run_id}))
+    job = _Job(settings, host, api, claim, asked)
     try:
-        _run(settings, api, claim, asked)
+        job.run()
     except Exception as error:  # ours: the trainer must not live on, and the run must not wait for its lease
         log.exception("run %s, attempt %d: the worker broke", claim.run_id, claim.number)
         processes.kill(settings.base_dir, claim.attempt_id)
-        message = f"the worker broke: {type(error).__name__}: {error}"[:4000]
-        body = Finish(fence=claim.fence, outcome="failed", reason=Reason.INTERNAL, message=message)
-        _report(api, claim, body, asked)
+        job.fail(*_why(error))
     finally:
-        note.unlink(missing_ok=True)
+        job.close()
+        api.close()
+
+
+def report_killed(settings: WorkerSettings, attempt_id: str, number: int | None) -> None:
+    """After this attempt's work-horse was killed: end its trainer and tell the server the rest."""
+    host = host_id(settings)
+    note = notes.read(settings.base_dir, host, attempt_id)
+    if note is None:
+        return
+    api = Api(settings.url, settings.token())
+    deadline = time.monotonic() + REPORT_S  # later the next start or the lease tells the server
+    try:
+        salvage(settings, api, host, note, killed(number), lambda: time.monotonic() > deadline)
+    finally:
         api.close()
 
 
@@ -66,112 +83,127 @@ class _Asked:
         self.leave = True
 
 
-def live_file(base_dir: Path, attempt_id: str) -> Path:
-    """Says that an attempt runs on this host, and under which fence."""
-    return base_dir / "worker" / "live" / f"{attempt_id}.json"
+class _Job:
+    """A claimed attempt, from the note on disk to the report."""
 
+    def __init__(self, settings: WorkerSettings, host: str, api: Api, claim: Claim, asked: _Asked) -> None:
+        self._settings, self._host, self._api = settings, host, api
+        self._claim, self._asked = claim, asked
+        self._locks = Locks(settings.base_dir, host)
+        self._guard = Guard(claim.lease_s, settings.grace_s, self._kill, self._left)
+        self._lease = Lease(api, claim, self._guard)
+        self._told = False
+        """The server has everything of this attempt, or wants nothing more of it."""
 
-def _run(settings: WorkerSettings, api: Api, claim: Claim, asked: _Asked) -> None:
-    log.info("run %s (%s), attempt %d: starting", claim.run_id, claim.stage, claim.number)
-    try:
-        process, directory = start(claim, settings.base_dir)
-    except OSError as error:
-        full = error.errno == 28
-        reason = Reason.DISK_FULL if full else Reason.INTERNAL
-        body = Finish(fence=claim.fence, outcome="failed", reason=reason, message=f"cannot start: {error}")
-        _report(api, claim, body, asked)
-        return
-    shipper = Shipper(api, claim.attempt_id, claim.fence, directory, claim.log_acked, claim.events_acked)
-    shipper.start()
-    lease = _Lease(api, claim, shipper)
-    stopped = _supervise(process, settings, claim, asked, lease)
-    processes.kill(settings.base_dir, claim.attempt_id)  # ranks that outlived torchrun
-    shipper.finish()
-    while shipper.is_alive():
-        lease.renew()  # shipping a long log may take longer than a lease
-        shipper.join(SHIP_AT_LEAVE_S if asked.leave else 0.1)
-        if asked.leave:
-            break  # the server may be gone too; the files stay, and the next attempt tells the rest
-    if shipper.fenced.is_set():
-        log.warning("run %s, attempt %d: somebody else has it now", claim.run_id, claim.number)
-        return
-    _report(api, claim, outcome(directory, process.returncode, claim.fence, stopped), asked)
+    def run(self) -> None:
+        claim, base = self._claim, self._settings.base_dir
+        log.info("run %s (%s), attempt %d: starting", claim.run_id, claim.stage, claim.number)
+        note = notes.Note(claim.attempt_id, claim.run_id, claim.number, claim.fence)
+        notes.write(base, self._host, note)
+        self._locks.run(claim.run_id, lambda: processes.kill(base, run_id=claim.run_id, host=self._host))
+        self._locks.gpus(claim.gpus, self._keeps_waiting)
+        self._guard.start()
+        process, directory = start(claim, base, self._host)
+        self._guard.trainer(process.pid)
+        self._lease.started_at = time.monotonic()
+        shipper = Shipper(
+            self._api, claim.attempt_id, claim.fence, directory, claim.log_acked, claim.events_acked
+        )
+        shipper.start()
+        why = self._supervise(process, shipper)
+        self._kill()  # ranks that outlived torchrun
+        self._guard.stop()
+        self._locks.release()
+        self._ship_the_rest(shipper)
+        self._report(process.returncode, directory, why, shipper)
 
+    def fail(self, reason: Reason, message: str) -> None:
+        """The attempt could not be run as it should."""
+        self._finish(Finish(fence=self._claim.fence, outcome="failed", reason=reason, message=message))
 
-class _Lease:
-    """Renewed in time while the server answers. `wanted`: what its last answer asked for."""
+    def close(self) -> None:
+        self._guard.stop()
+        self._locks.release()
+        if self._told:
+            notes.forget(self._settings.base_dir, self._host, self._claim.attempt_id)
 
-    def __init__(self, api: Api, claim: Claim, shipper: Shipper) -> None:
-        self._api, self._claim, self._shipper = api, claim, shipper
-        self._every_s = min(2.0, max(0.2, claim.lease_s / 30))  # at least every 2 s, so that stops are quick
-        self._next = 0.0
-        self.wanted = claim.desired
+    def _kill(self) -> int:
+        return processes.kill(self._settings.base_dir, self._claim.attempt_id)
 
-    @property
-    def fenced(self) -> bool:
-        """Somebody else has the attempt now."""
-        return self._shipper.fenced.is_set()
+    def _left(self) -> bool:
+        return bool(processes.marked(self._settings.base_dir, self._claim.attempt_id))
 
-    def renew(self) -> None:
-        now = time.monotonic()
-        if now < self._next:
+    def _keeps_waiting(self) -> bool:
+        self._lease.renew()
+        return not (self._asked.leave or self._lease.refused or self._lease.wanted != Desired.RUN)
+
+    def _supervise(self, process: subprocess.Popen[bytes], shipper: Shipper) -> str:
+        """Wait for the trainer; stop it when somebody wants that. Returns why: "" when nobody did."""
+        why, kill_at = "", float("inf")
+        while process.poll() is None:
+            self._lease.renew()
+            now = time.monotonic()
+            if not why and (why := self._reason_to_stop(shipper)):
+                kill_at = now + self._settings.grace_s
+                process.send_signal(signal.SIGTERM)  # torchrun forwards it; the trainer saves and leaves
+            if now >= kill_at:
+                self._kill()
+            time.sleep(POLL_S)
+        return why
+
+    def _reason_to_stop(self, shipper: Shipper) -> str:
+        if self._lease.refused or shipper.fenced.is_set():
+            return "fenced"
+        if self._asked.leave:
+            return "worker leaves"
+        if self._lease.wanted != Desired.RUN:
+            return str(self._lease.wanted)
+        if self._guard.fired:
+            return "lease"
+        return "time" if self._lease.over_time else ""
+
+    def _ship_the_rest(self, shipper: Shipper) -> None:
+        shipper.finish()
+        leave_at = float("inf")
+        while shipper.is_alive():
+            self._lease.renew()  # shipping a long log may take longer than a lease
+            shipper.join(0.1)
+            if self._asked.leave:
+                leave_at = min(leave_at, time.monotonic() + SHIP_AT_LEAVE_S)
+            if time.monotonic() >= leave_at:
+                shipper.abandon()  # the server may be gone too: the note tells the next worker what to ship
+
+    def _report(self, code: int, directory: Path, why: str, shipper: Shipper) -> None:
+        claim = self._claim
+        if shipper.fenced.is_set() or self._lease.refused:
+            log.warning("run %s, attempt %d: somebody else has it now", claim.run_id, claim.number)
+            self._told = True
             return
-        self._next = now + self._every_s
+        if not shipper.complete and self._asked.leave:
+            return
+        seconds = self._lease.seconds
+        over = seconds if why == "time" else None
+        how = Exit(code, asked=bool(why) or self._guard.fired, over_time_s=over)
+        self._finish(outcome(directory, how, claim.fence, seconds))
+
+    def _finish(self, body: Finish) -> None:
+        claim = self._claim
         try:
-            self.wanted = self._api.beat(self._claim.attempt_id, self._claim.fence).desired
-        except Away:
-            pass  # the trainer goes on; files grow and are shipped later
-        except Refused:
-            self._shipper.fenced.set()
+            finish = lambda: self._api.finish(claim.attempt_id, body)  # noqa: E731
+            state = insist(finish, lambda: self._asked.leave).state
+            log.info("run %s, attempt %d: %s, now %s", claim.run_id, claim.number, body.outcome, state)
+        except Away as error:
+            log.warning("run %s, attempt %d: its end was not taken: %s", claim.run_id, claim.number, error)
+            return
+        except Refused as error:
+            log.warning("run %s, attempt %d: its end was not taken: %s", claim.run_id, claim.number, error)
+        self._told = True
 
 
-def _supervise(
-    process: subprocess.Popen[bytes], settings: WorkerSettings, claim: Claim, asked: _Asked, lease: _Lease
-) -> bool:
-    """Wait for the trainer; stop it when somebody wants that. True when it was asked to stop."""
-    kill_at: float | None = None
-    while process.poll() is None:
-        lease.renew()
-        now = time.monotonic()
-        must_stop = asked.leave or lease.wanted != Desired.RUN or lease.fenced
-        if must_stop and kill_at is None:
-            kill_at = now + settings.grace_s
-            process.send_signal(signal.SIGTERM)  # torchrun forwards it; the trainer saves and leaves
-        if kill_at is not None and now >= kill_at:
-            processes.kill(settings.base_dir, claim.attempt_id)
-        time.sleep(POLL_S)
-    return kill_at is not None
-
-
-def _report(api: Api, claim: Claim, body: Finish, asked: _Asked) -> None:
-    try:
-        state = insist(lambda: api.finish(claim.attempt_id, body), lambda: asked.leave).state
-        log.info("run %s, attempt %d: %s, now %s", claim.run_id, claim.number, body.outcome, state)
-    except (Refused, Away) as error:
-        log.warning("run %s, attempt %d: its end was not taken: %s", claim.run_id, claim.number, error)
-
-
-def report_killed(settings: WorkerSettings, attempt_id: str, number: int | None) -> None:
-    """After this attempt's work-horse was killed: end its trainer and tell the server, if it was live."""
-    note = live_file(settings.base_dir, attempt_id)
-    try:
-        fence = json.loads(note.read_text())["fence"]
-    except (OSError, ValueError, KeyError):
-        return
-    processes.kill(settings.base_dir, attempt_id)
-    body = Finish(
-        fence=fence,
-        outcome="failed",
-        reason=Reason.KILLED_SIGNAL,
-        signal=number,
-        message="the worker's process for this run was killed",
-    )
-    api = Api(settings.url, settings.token())
-    deadline = time.monotonic() + 60  # later the next sweep or the lease tells the server
-    try:
-        insist(lambda: api.finish(attempt_id, body), lambda: time.monotonic() > deadline)
-    except (Refused, Away) as error:
-        log.warning("attempt %s: its end was not taken: %s", attempt_id, error)
-    finally:
-        note.unlink(missing_ok=True)
-        api.close()
+def _why(error: Exception) -> tuple[Reason, str]:
+    """Reason and message of a failure that is not the trainer's."""
+    if isinstance(error, Busy):
+        return Reason.GPU_LOST, str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Reason.DISK_FULL, f"cannot start: {error}"
+    return Reason.INTERNAL, f"the worker broke: {type(error).__name__}: {error}"[:4000]

@@ -39,7 +39,9 @@ def argv(claim: Claim, config: Path) -> list[str]:
     ]
 
 
-def environment(claim: Claim, base_dir: Path, directory: Path, environ: Mapping[str, str]) -> dict[str, str]:
+def environment(
+    claim: Claim, base_dir: Path, directory: Path, environ: Mapping[str, str], host: str = ""
+) -> dict[str, str]:
     """The environment of an attempt's processes: the allow-list and what the trainer needs to know."""
     kept = {
         key: value for key, value in environ.items() if key in ALLOWED or key.startswith(ALLOWED_PREFIXES)
@@ -50,13 +52,14 @@ def environment(claim: Claim, base_dir: Path, directory: Path, environ: Mapping[
         "NANOCHAT_RUN_ID": claim.run_id,
         "NANOCHAT_ATTEMPT_DIR": str(directory),
         "NANOCHAT_MARKER": claim.attempt_id,
+        "NANOCHAT_HOST_ID": host,
         "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // max(1, claim.processes))),
         "CUDA_VISIBLE_DEVICES": ",".join(map(str, claim.gpus)),
         "PYTHONUNBUFFERED": "1",
     }
 
 
-def start(claim: Claim, base_dir: Path) -> tuple[subprocess.Popen[bytes], Path]:
+def start(claim: Claim, base_dir: Path, host: str = "") -> tuple[subprocess.Popen[bytes], Path]:
     """Write the exact config and start the trainer in a session of its own.
 
     Returns the process and the attempt's directory. Raises OSError (disk full, read-only).
@@ -69,7 +72,7 @@ def start(claim: Claim, base_dir: Path) -> tuple[subprocess.Popen[bytes], Path]:
         process = subprocess.Popen(
             argv(claim, config),
             cwd=repo_dir(),
-            env=environment(claim, base_dir, directory, os.environ),
+            env=environment(claim, base_dir, directory, os.environ, host),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +16,62 @@ TAIL_BYTES = 256 * 1024
 RANK_SIGNAL = re.compile(r"exitcode\s*:\s*-(\d+)")
 
 
-def outcome(directory: Path, code: int, fence: int, stop_asked: bool) -> Finish:
-    """The report of an attempt whose processes are all gone. `code`: of the started process."""
+@dataclass(frozen=True)
+class Exit:
+    """The started process ended by itself, or because its worker asked. `code`: negative for a signal."""
+
+    code: int
+    asked: bool = False
+    over_time_s: float | None = None
+    """It was asked because the run had worked as long as it may."""
+
+
+@dataclass(frozen=True)
+class Death:
+    """Nobody was there to see it end."""
+
+    reason: Reason
+    message: str
+    signal: int | None = None
+
+
+def outcome(directory: Path, how: Exit | Death, fence: int, seconds: float | None = None) -> Finish:
+    """The report of an attempt whose processes are all gone."""
     tail = log_tail(directory / "run.log")
     end = last_end(directory / "events.jsonl")
+    status = end.get("status")
     common: dict[str, Any] = {
         "fence": fence,
-        "exit_code": code if code >= 0 else None,
+        "exit_code": how.code if isinstance(how, Exit) and how.code >= 0 else None,
         "peak_bytes": end.get("peak_bytes") if isinstance(end.get("peak_bytes"), int) else None,
+        "seconds": seconds,
     }
-    if end.get("status") == "succeeded":
+    if status == "succeeded":
         return Finish(outcome="succeeded", **common)
-    if stop_asked or (code == 0 and end.get("status") == "stopped"):
+    if isinstance(how, Exit) and how.over_time_s is not None:
+        message = f"its trainers worked for max_duration_s = {how.over_time_s:g} seconds"
+        return Finish(outcome="failed", reason=Reason.TIMEOUT, message=message, tail=tail, **common)
+    if status == "stopped" or (isinstance(how, Exit) and how.asked):
         return Finish(outcome="stopped", **common)
-    if code == 0:
+    if isinstance(how, Exit) and how.code == 0:
         return Finish(outcome="succeeded", **common)
-    signal = -code if code < 0 else _rank_signal(tail)
-    reason, message = _failure(directory / "failure.json")
-    if reason is None and signal is not None:
-        reason, message = Reason.KILLED_SIGNAL, f"a process of the trainer was ended by signal {signal}"
-    if reason is None:
-        reason, message = (
-            Reason.INTERNAL,
-            f"the trainer left with exit code {code}; the end of its log says more",
-        )
+    signal = _signal(how, tail)
+    reason, message = _failure(directory / "failure.json") or _reason(how, signal)
     return Finish(outcome="failed", reason=reason, message=message, signal=signal, tail=tail, **common)
+
+
+def _signal(how: Exit | Death, tail: list[str]) -> int | None:
+    if isinstance(how, Death):
+        return how.signal
+    return -how.code if how.code < 0 else _rank_signal(tail)
+
+
+def _reason(how: Exit | Death, signal: int | None) -> tuple[Reason, str]:
+    if isinstance(how, Death):
+        return how.reason, how.message
+    if signal is not None:
+        return Reason.KILLED_SIGNAL, f"a process of the trainer was ended by signal {signal}"
+    return Reason.INTERNAL, f"the trainer left with exit code {how.code}; the end of its log says more"
 
 
 def log_tail(file: Path) -> list[str]:
@@ -65,12 +97,12 @@ def last_end(file: Path) -> dict[str, Any]:
     return {}
 
 
-def _failure(file: Path) -> tuple[Reason | None, str | None]:
+def _failure(file: Path) -> tuple[Reason, str] | None:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
         return Reason(found["reason"]), str(found.get("message", ""))[:4000]
     except (OSError, ValueError, KeyError, TypeError):
-        return None, None
+        return None
 
 
 def _rank_signal(tail: list[str]) -> int | None:

@@ -15,26 +15,37 @@ import psutil
 
 MARKER = "NANOCHAT_MARKER"
 BASE_DIR = "NANOCHAT_BASE_DIR"
+HOST_ID = "NANOCHAT_HOST_ID"
+RUN_ID = "NANOCHAT_RUN_ID"
 _PR_SET_PDEATHSIG = 1
 
 
-def marked(base_dir: Path, attempt_id: str | None = None) -> list[psutil.Process]:
-    """Processes of one attempt, or of every attempt of this base directory."""
+def marked(
+    base_dir: Path, attempt_id: str | None = None, *, host: str | None = None, run_id: str | None = None
+) -> list[psutil.Process]:
+    """Trainer processes of this base directory: all, or those of one attempt, run or host id."""
+    wanted = {BASE_DIR: str(base_dir), MARKER: attempt_id, HOST_ID: host, RUN_ID: run_id}
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
             environ = process.environ()
-            marker = environ.get(MARKER)
-            if marker and environ.get(BASE_DIR) == str(base_dir) and attempt_id in (None, marker):
+            if MARKER in environ and all(v is None or environ.get(k) == v for k, v in wanted.items()):
                 found.append(process)
     return found
 
 
-def kill(base_dir: Path, attempt_id: str | None = None, wait_s: float = 5.0) -> int:
+def kill(
+    base_dir: Path,
+    attempt_id: str | None = None,
+    *,
+    host: str | None = None,
+    run_id: str | None = None,
+    wait_s: float = 5.0,
+) -> int:
     """SIGKILL them all, again and again until none is left (a rank may fork meanwhile). Returns how many."""
     killed = 0
     for _ in range(5):
-        victims = marked(base_dir, attempt_id)
+        victims = marked(base_dir, attempt_id, host=host, run_id=run_id)
         if not victims:
             break
         killed += len(victims)

@@ -26,6 +26,8 @@ class WorkerSettings(BaseSettings):
         default_factory=paths.base_dir
     )
     """Root of all artefacts; the server's, when both run on one host."""
+    host_id: str = Field(default="", pattern=r"^([a-z0-9][a-z0-9-]{0,63})?$")
+    """Name of this host for the server; empty: from the machine's id and the base directory."""
     url: str = "http://127.0.0.1:8000"
     """The server."""
     redis_url: str = ""

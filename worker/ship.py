@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,22 +52,29 @@ class Shipper(threading.Thread):
             _File("log", directory / "run.log", log_acked),
         ]
         self._finish = threading.Event()
+        self._abandon = threading.Event()
         self.fenced = threading.Event()
+        self.complete = False
+        """Everything there was is durable on the server."""
 
     def finish(self) -> None:
         """The files do not grow any more: ship what is left and end."""
         self._finish.set()
 
+    def abandon(self) -> None:
+        """End soon, whatever is left; the files stay."""
+        self._abandon.set()
+
     def run(self) -> None:
         pause_s = IDLE_S
-        while not self.fenced.is_set():
+        while not self.fenced.is_set() and not self._abandon.is_set():
             finishing = self._finish.is_set()  # read before the files: what was written before is shipped
             try:
                 moved = sum(self._ship(file) for file in self._files) > 0  # all of them, not only the first
                 pause_s = IDLE_S
             except Away:
                 pause_s = min(pause_s * 2, 5.0)
-                time.sleep(pause_s)
+                self._abandon.wait(pause_s)
                 continue
             except Refused as refused:
                 if refused.code == "stale_fence" or refused.status == 404:
@@ -78,6 +84,7 @@ class Shipper(threading.Thread):
                 return
             if not moved:
                 if finishing:
+                    self.complete = True
                     return
                 self._finish.wait(IDLE_S)
 

@@ -28,11 +28,10 @@ async def claim(attempt_id: str, body: ClaimRequest, session: Write, services: S
 @router.post("/{attempt_id}/beat")
 async def beat(attempt_id: str, body: Beat, session: Write, services: ServicesDep) -> BeatAnswer:
     """Renew the lease and learn what is wanted."""
-    run, changed = await service.beat(session, attempt_id, body.fence)
+    run, changed, movable = await service.beat(session, attempt_id, body)
     if changed:
         announce(session, services.hub, run.id)
-    # with one host there is nowhere to move to: the trainer goes on however long we are away
-    return BeatAnswer(desired=Desired(run.desired), movable=False, lease_s=services.settings.lease_s)
+    return BeatAnswer(desired=Desired(run.desired), movable=movable, lease_s=services.settings.lease_s)
 
 
 @router.post("/{attempt_id}/finish")

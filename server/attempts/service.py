@@ -9,7 +9,7 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from nanochat.stages import STAGES
-from nanochat_client.types import Blocked, Claim, Desired, Finish, Reason, RunState
+from nanochat_client.types import Beat, Blocked, Claim, Desired, Finish, Reason, RunState
 from server.attempts import repository
 from server.attempts.inputs import filled
 from server.models import Attempt, Run, Worker, now
@@ -91,9 +91,18 @@ async def claim(session: AsyncSession, attempt_id: str, worker_id: str, lease_s:
         processes=ranks(run),
         desired=Desired(run.desired),
         lease_s=lease_s,
+        seconds_left=await _seconds_left(session, run),
         log_acked=attempt.log_acked,
         events_acked=attempt.events_acked,
     )
+
+
+async def _seconds_left(session: AsyncSession, run: Run) -> float | None:
+    """What the attempts so far have left of `max_duration_s`."""
+    if run.max_duration_s is None:
+        return None
+    spent = sum(attempt.seconds for attempt in await runs.attempts(session, run.id))
+    return max(0.0, run.max_duration_s - spent)
 
 
 def ranks(run: Run) -> int:
@@ -121,16 +130,23 @@ def _not_claimable(detail: str) -> Conflict:
 # ---------------------------------------------------------------- beat
 
 
-async def beat(session: AsyncSession, attempt_id: str, fence: int) -> tuple[Run, bool]:
-    """Renew the lease. Returns the run, and whether its state changed (the worker now knows to stop)."""
-    attempt, run = await repository.fenced(session, attempt_id, fence)
-    attempt.beat_at = now()
+async def beat(session: AsyncSession, attempt_id: str, body: Beat) -> tuple[Run, bool, bool]:
+    """Renew the lease. Returns the run, whether its state changed (the worker now knows to stop), and
+    whether another host could go on with it.
+
+    The attempt counts as movable only once its worker has said that it acts on that: an answer may be lost.
+    With one host nothing is movable, so the trainer goes on however long the server is away.
+    """
+    attempt, run = await repository.fenced(session, attempt_id, body.fence)
+    movable = await workers.others_could(session, attempt.worker_id, run.gpus)
+    attempt.beat_at, attempt.movable = now(), movable and body.movable
+    attempt.seconds = max(attempt.seconds, body.seconds)
     if run.desired == Desired.RUN or attempt.state == STOPPING:
         await session.flush()
-        return run, False
+        return run, False, movable
     attempt.state = STOPPING
     await session.flush()
-    return run, await runs.move(session, run.id, STOPPING)
+    return run, await runs.move(session, run.id, STOPPING), movable
 
 
 # ---------------------------------------------------------------- finish
@@ -154,6 +170,7 @@ async def finish(session: AsyncSession, attempt_id: str, body: Finish) -> tuple[
     attempt.peak_bytes = body.peak_bytes if body.peak_bytes is not None else attempt.peak_bytes
     attempt.reason, attempt.message, attempt.tail = reason, message, body.tail
     attempt.ended_at, attempt.adoptable = now(), False
+    attempt.seconds = attempt.seconds if body.seconds is None else body.seconds
     ended = {"exit_code": body.exit_code, "signal": body.signal}
     if attempt.peak_bytes is not None:
         ended["peak_bytes"] = max(attempt.peak_bytes, run.peak_bytes or 0)
@@ -182,6 +199,9 @@ async def _decide(
     elif outcome == "stopped":
         # its worker shuts down; the run goes on elsewhere or later, which costs no restart
         await runs.move(session, run.id, QUEUED, reason=None, message=message)
+    elif reason in RETRYABLE and run.restarts_left > 0 and await repository.crashes_on(session, run):
+        message = f"crashed twice without a new checkpoint in between; the last time: {message or reason}"
+        await runs.move(session, run.id, FAILED, reason=Reason.CRASH_LOOP, message=message, **ended)
     elif reason in RETRYABLE and run.restarts_left > 0:
         left = run.restarts_left - 1
         await runs.move(session, run.id, QUEUED, reason=reason, message=message, restarts_left=left)
@@ -200,13 +220,18 @@ async def _through_stopping(
 # ---------------------------------------------------------------- lost
 
 
-async def lose(session: AsyncSession, attempt: Attempt, run: Run, message: str) -> bool:
+async def lose(
+    session: AsyncSession, attempt: Attempt, run: Run, message: str, *, proved: bool = False
+) -> bool:
     """The attempt's processes are dead or beyond reach: write that down, and settle the run at once.
 
-    False when the attempt had ended in the meantime.
+    `proved`: its own host says that nothing of it lives. Without that, and unless its worker has promised
+    to stop it by itself (`movable`), the run goes on only on the same host, whose lock keeps two trainers
+    of one run apart. False when the attempt had ended in the meantime.
     """
     if attempt.state not in LIVE:
         return False
+    attempt.movable = attempt.movable or proved
     attempt.state, attempt.reason, attempt.message = LOST, Reason.LOST_WORKER, message
     attempt.ended_at, attempt.adoptable = now(), False
     await session.flush()

@@ -45,6 +45,9 @@ RETRYABLE: frozenset[Reason] = frozenset(
     {Reason.LOST_WORKER, Reason.KILLED_SIGNAL, Reason.NCCL_TIMEOUT, Reason.GPU_LOST}
 )
 
+#: of those, the ones that the trainer itself may be to blame for: they can go round in circles
+CRASHES: frozenset[Reason] = RETRYABLE - {Reason.LOST_WORKER}
+
 
 def sources(target: RunState) -> list[RunState]:
     """States from which `target` may follow."""

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 
 from nanochat_client.types import Acked
-from server.attempts.repository import fenced
+from server.attempts.repository import delivering
 from server.deps import ServicesDep
 from server.problems import ServiceError
 from server.runs.changes import announce
@@ -40,7 +40,7 @@ async def put_log(
     """Bytes of the attempt's run.log that start at `offset`."""
     data = await _body(request)
     async with services.db.write() as session:
-        attempt, run = await fenced(session, attempt_id, fence)
+        attempt, run = await delivering(session, attempt_id, fence)
         acked = await ingest.store_log(session, attempt, run, offset, data)
         announce(session, services.hub, run.id)
     return Acked(acked=acked)
@@ -53,7 +53,7 @@ async def post_events(
     """Bytes of the attempt's events.jsonl that start at `offset`; whole lines count."""
     data = await _body(request)
     async with services.db.write() as session:
-        attempt, run = await fenced(session, attempt_id, fence)
+        attempt, run = await delivering(session, attempt_id, fence)
         acked = await ingest.store_events(session, attempt, run, offset, data)
         announce(session, services.hub, run.id)
     return Acked(acked=acked)

@@ -13,9 +13,10 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from nanochat_client.types import Blocked, Desired
+from server.attempts import repository as attempts
 from server.attempts.inputs import filled
 from server.ids import new_id
-from server.models import Attempt, Run, now
+from server.models import Attempt, Run, Worker, now
 from server.queue import QueueAway, WorkQueue
 from server.runs import repository as runs
 from server.runs.states import QUEUED
@@ -59,6 +60,7 @@ async def plan(session: AsyncSession, queue: WorkQueue) -> list[Planned]:
     sent = {a.run_id: a for a in await session.scalars(select(Attempt).where(Attempt.state == QUEUED))}
     offers = await workers.offers(session)
     by_worker = {offer.worker.id: offer for offer in offers}
+    held = await attempts.held_by(session, queued)
     to_place = []
     for run in queued:
         attempt = sent.get(run.id)
@@ -70,11 +72,17 @@ async def plan(session: AsyncSession, queue: WorkQueue) -> list[Planned]:
             to_place.append(run)
         else:
             del offer.free_gpus[: run.gpus]  # nearly taken: the claim will come
-    return [planned for run in to_place if (planned := await _place(session, run, offers))]
+    return [planned for run in to_place if (planned := await _place(session, run, offers, held.get(run.id)))]
 
 
-async def _place(session: AsyncSession, run: Run, offers: Sequence[Offer]) -> Planned | None:
-    chosen = place(run, offers)
+async def _place(
+    session: AsyncSession, run: Run, offers: Sequence[Offer], held: str | None
+) -> Planned | None:
+    chosen: Offer | Blocked
+    if held is not None and all(offer.worker.id != held for offer in offers):
+        chosen = await _silent(session, run, held)
+    else:
+        chosen = place(run, [offer for offer in offers if held in (None, offer.worker.id)])
     known_busy = (run.blocked or {}).get("code") == "no_free_slot"
     if isinstance(chosen, Offer) or (chosen.code == "no_free_slot" and not known_busy):
         inputs = await filled(session, run)
@@ -83,6 +91,16 @@ async def _place(session: AsyncSession, run: Run, offers: Sequence[Offer]) -> Pl
         return None if _same(run.blocked, chosen) else Planned(run.id, run.attempt, None, "", chosen)
     take(chosen, run)
     return Planned(run.id, run.attempt, chosen.worker.id, chosen.worker.host_id, None)
+
+
+async def _silent(session: AsyncSession, run: Run, worker_id: str) -> Blocked:
+    worker = await session.get(Worker, worker_id)
+    name = worker.name if worker else worker_id
+    message = (
+        f"its worker {name} fell silent and may still be training it: it goes on when that worker is back; "
+        "if that host is gone for good, cancel the run and retry it"
+    )
+    return Blocked(code="no_worker", message=message, asked={"stage": run.stage, "worker": worker_id})
 
 
 def _same(stored: dict[str, Any] | None, blocked: Blocked) -> bool:
@@ -97,10 +115,10 @@ async def _is_gone(queue: WorkQueue, attempt: Attempt) -> bool:
     if attempt.enqueued_at is None or attempt.job_id is None:
         return True
     age_s = (now() - attempt.enqueued_at).total_seconds()
-    if age_s < UNCLAIMED_S:
+    if 0 <= age_s < UNCLAIMED_S:  # negative: the clock was set back, so nobody knows
         return False
     try:
-        return await queue.is_gone(attempt.job_id, when_started=age_s > TAKEN_S)
+        return await queue.is_gone(attempt.job_id, when_started=abs(age_s) > TAKEN_S)
     except QueueAway:
         return False
 

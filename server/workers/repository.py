@@ -56,7 +56,14 @@ async def get(session: AsyncSession, worker_id: str, *, lock: bool = False) -> W
 
 
 def is_alive(worker: Worker) -> bool:
-    return now() - worker.seen_at < timedelta(seconds=ALIVE_S)
+    """Seen lately. A stamp from the future is from before the clock was set back, and says nothing."""
+    return abs(now() - worker.seen_at) < timedelta(seconds=ALIVE_S)
+
+
+async def others_could(session: AsyncSession, worker_id: str | None, gpus: int) -> bool:
+    """Whether another alive worker has what a run with so many GPUs needs."""
+    others = select(Worker).where(Worker.id != worker_id)
+    return any(is_alive(w) and len(w.gpus) >= gpus for w in await session.scalars(others))
 
 
 async def all_workers(session: AsyncSession) -> Sequence[Worker]:

@@ -50,8 +50,11 @@ async def bury(session: AsyncSession, worker_id: str, live_attempts: list[str]) 
         if attempt_id in live_attempts:
             attempt.adoptable, attempt.beat_at = True, now()
             await session.flush()
-        elif await service.lose(session, attempt, run, "its worker restarted and found no process of it"):
+            continue
+        message = "its worker restarted and found no process of it"
+        if await service.lose(session, attempt, run, message, proved=True):
             changed.append(run.id)
+    await attempts.prove_dead(session, worker_id, live_attempts)
     return changed
 
 

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
+import psutil
 import pytest
 
+from tests.services import eventually
 from worker.host import Host, host_id
 from worker.settings import WorkerSettings
 
 
 def test_two_services_on_one_machine_are_two_hosts_and_each_stays_the_same(tmp_path: Path) -> None:
-    one, other = host_id(tmp_path / "one"), host_id(tmp_path / "other")
+    def named(place: Path, **more: str) -> str:
+        return host_id(WorkerSettings(base_dir=place, **more))  # type: ignore[arg-type]
+
+    one, other = named(tmp_path / "one"), named(tmp_path / "other")
     assert one != other
-    assert host_id(tmp_path / "x" / ".." / "one") == one
+    assert named(tmp_path / "x" / ".." / "one") == one
+    assert named(tmp_path / "one", host_id="rack-3") == "rack-3"
 
 
 def test_load_is_within_its_bounds(tmp_path: Path) -> None:
@@ -33,6 +42,8 @@ class Nvml(SimpleNamespace):
     """NVIDIA's library with one card that has no power sensor, in the shape of pynvml."""
 
     NVML_TEMPERATURE_GPU = 0
+
+    pids: ClassVar[list[int]] = []
 
     class NVMLError(Exception):
         pass
@@ -63,6 +74,9 @@ class Nvml(SimpleNamespace):
     def nvmlDeviceGetTemperature(self, handle: int, sensor: int) -> int:
         return 61
 
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: int) -> list[SimpleNamespace]:
+        return [SimpleNamespace(pid=pid, usedGpuMemory=5 << 20) for pid in self.pids]
+
 
 def test_a_card_is_described_as_far_as_it_has_sensors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -74,6 +88,26 @@ def test_a_card_is_described_as_far_as_it_has_sensors(
     (stats,) = host.stats().gpus
     assert (stats.utilization, stats.memory_used_bytes, stats.temperature_c) == (0.5, 1 << 30, 61)
     assert stats.power_w is None
+
+
+def test_a_process_on_a_gpu_that_is_no_run_of_ours_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = subprocess.Popen(
+        [sys.executable, "-c", "input()"],
+        stdin=subprocess.PIPE,
+        env={**os.environ, "NANOCHAT_BASE_DIR": str(tmp_path)},
+    )
+    try:
+        monkeypatch.setattr(Nvml, "pids", [ours.pid, os.getpid(), 2**22 + 1])
+        monkeypatch.setitem(sys.modules, "pynvml", Nvml())
+        host = Host(tmp_path)
+        eventually(lambda: psutil.Process(ours.pid).environ().get("NANOCHAT_BASE_DIR"))
+        (stats,) = host.stats().gpus
+    finally:
+        ours.communicate(b"\n")
+    me = psutil.Process().name()
+    assert [(p.pid, p.name) for p in stats.foreign] == [(os.getpid(), me), (2**22 + 1, "")]
 
 
 def test_the_base_directory_may_be_written_as_people_write_it(

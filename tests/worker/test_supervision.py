@@ -17,7 +17,7 @@ from nanochat.paths import attempt_dir
 from nanochat_client.types import Claim
 from tests.server.fake_worker import FakeWorker
 from tests.services import WORKER_TOKEN, Service, eventually
-from worker import jobs, launch
+from worker import jobs, launch, notes
 from worker.processes import marked
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -40,6 +40,7 @@ def attempt(service: Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
     monkeypatch.setenv("NANOCHAT_URL", service.base_url)
     monkeypatch.setenv("NANOCHAT_WORKER_TOKEN", WORKER_TOKEN)
     monkeypatch.setenv("NANOCHAT_GRACE_S", "0.5")
+    monkeypatch.setenv("NANOCHAT_HOST_ID", "here")
     worker = FakeWorker(service, slots=1)
     monkeypatch.setattr(jobs, "WORKER_ID", worker.id)
     before = signal.getsignal(signal.SIGTERM)
@@ -48,10 +49,10 @@ def attempt(service: Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
         script = settings.base_dir / "trainer.py"
         script.write_text(source)
 
-        def start(claim: Claim, base_dir: Path) -> tuple[subprocess.Popen[bytes], Path]:
+        def start(claim: Claim, base_dir: Path, host: str) -> tuple[subprocess.Popen[bytes], Path]:
             directory = attempt_dir(base_dir, claim.run_id, claim.number)
             directory.mkdir(parents=True)
-            environ = launch.environment(claim, base_dir, directory, os.environ)
+            environ = launch.environment(claim, base_dir, directory, os.environ, host)
             with (directory / "run.log").open("ab") as log:
                 process = subprocess.Popen(
                     [sys.executable, str(script)], env=environ, stdout=log, stderr=log, start_new_session=True
@@ -66,7 +67,7 @@ def attempt(service: Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
         jobs.run_attempt(attempt_id)
         other.join()
         assert marked(settings.base_dir) == []
-        assert list((settings.base_dir / "worker" / "live").iterdir()) == []
+        assert notes.read_all(settings.base_dir, "here") == []
         return service.client.get(f"/runs/{run_id}").json()
 
     yield run
