@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
@@ -73,6 +74,11 @@ def compile_blocks(blocks: nn.ModuleList) -> None:
     if _on:
         for block in blocks:
             block.compile(dynamic=False)
+
+
+def eagerly() -> AbstractContextManager[Any]:
+    """Within it what was compiled runs eagerly: texts of all lengths are too many shapes to compile."""
+    return torch.compiler.set_stance("force_eager") if _on else nullcontext()
 
 
 def _probe(x: torch.Tensor) -> torch.Tensor:

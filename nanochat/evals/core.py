@@ -44,11 +44,18 @@ Group = list[tuple[Sequence[int], int]]
 
 
 class EvaluationFailed(Exception):
-    """Another rank could not go on with an evaluation."""
+    """Some rank could not go on with an evaluation; raised on all of them, from what happened on this one."""
+
+
+class Interrupted(Exception):
+    """Some rank was asked to stop before an evaluation was done; raised on all of them."""
 
 
 def run(cfg: BaseEvalConfig) -> None:
-    """Score one checkpoint: an `eval` event, metrics, and `base_eval/base_model_<step>.csv` and `.json`."""
+    """Score one checkpoint: an `eval` event, metrics, and `base_eval/base_model_<step>.csv` and `.json`.
+
+    Asked to stop it leaves without results.
+    """
     with setup_training(cfg, name="base_eval") as world:
         tasks = chosen(open_bundle(cfg.bundle, world), cfg.tasks)
         place = world.agree(checkpoint_path(cfg.checkpoint, world.base, ("base", "mid", "sft", "rl")))
@@ -56,10 +63,16 @@ def run(cfg: BaseEvalConfig) -> None:
         step = int(meta.get("step", 0))
         world.phase("eval", steps=step)
         world.say(f"base_eval: {relative(place, world.base)}")
-        rows = evaluate(world, model, tokenizer, tasks, cfg.max_per_task, cfg.batch_size)
-        report(world, rows, step, relative(place, world.base))
+        status = "succeeded"
+        try:
+            rows = evaluate(world, model, tokenizer, tasks, cfg.max_per_task, cfg.batch_size)
+            report(world, rows, step, relative(place, world.base))
+        except Interrupted:
+            status = "stopped"
+        except EvaluationFailed as error:
+            raise error.__cause__ or error from None  # the reason of a failure is the cause's
         peak = max(world.gather(world.peak_bytes()))
-        world.events.emit("end", step=step, status="succeeded", peak_bytes=peak)
+        world.events.emit("end", step=step, status=status, peak_bytes=peak)
 
 
 def open_bundle(name: str, world: World) -> list[CoreTask]:
@@ -100,11 +113,16 @@ def evaluate(
 ) -> dict[str, dict[str, Any]]:
     """Accuracy, interval, centred accuracy and count by task. Collective; keeps the model's mode.
 
-    A rank that fails raises what happened there, the others EvaluationFailed; none waits for it.
+    Raises EvaluationFailed or Interrupted on every rank when one of them cannot go on; none waits for it.
     """
     training = model.training
     runner: Runner | None = None
     rows: dict[str, dict[str, Any]] = {}
+
+    def go_on() -> None:
+        if world.stop:
+            raise Interrupted
+
     try:
         for task in tasks:
             answered: dict[int, Answer] = {}
@@ -117,7 +135,7 @@ def evaluate(
                 if not examples:
                     raise DataError(f"{task.file} holds no example")
                 mine = range(world.rank, len(examples), world.size)
-                answered = answers(Scorer(runner), tokenizer, task, examples, mine)
+                answered = answers(Scorer(runner, go_on), tokenizer, task, examples, mine)
             except Exception as error:  # said where all ranks meet, so that none waits for this one
                 failure = error
             rows[task.label] = row = _together(world, task, list(answered.values()), failure)
@@ -136,14 +154,16 @@ def evaluate(
 def _together(
     world: World, task: CoreTask, answered: list[Answer], failure: Exception | None
 ) -> dict[str, Any]:
-    """The row of all ranks' answers. Raises this rank's failure, or EvaluationFailed for another's."""
+    """The row of all ranks' answers. Raises Interrupted, EvaluationFailed."""
+    said = f"{type(failure).__name__}: {failure}" if failure else ""
     ours = (sum(a.right for a in answered), sum(a.right_by_sum for a in answered), len(answered))
-    told = world.gather((*ours, f"{type(failure).__name__}: {failure}" if failure else ""))
-    if failure:
-        raise failure
-    for rank, (*_, said) in enumerate(told):
-        if said:
-            raise EvaluationFailed(f"{task.label} on rank {rank}: {said}")
+    told = world.gather((*ours, said, isinstance(failure, Interrupted)))
+    if any(rank[-1] for rank in told):
+        raise Interrupted
+    for rank, (*_, problem, _) in enumerate(told):
+        if problem:
+            where = f" on rank {rank}" if world.size > 1 else ""
+            raise EvaluationFailed(f"{task.label}{where}: {problem}") from failure
     right, by_sum, total = (sum(rank[i] for rank in told) for i in range(3))
     return summary(task, right, total, None if task.kind == "language_modeling" else by_sum)
 
@@ -218,9 +238,9 @@ def sequences(
 
 def prompts(task: CoreTask, examples: list[Example], number: int) -> list[str]:
     """Whole texts by choice; for language modelling the text without the continuation and with it."""
-    others = [i for i in range(len(examples)) if i != number]
-    chosen_shots = random.Random(SHOT_SEED + number).sample(others, min(task.shots, len(others)))
-    shots = "".join(_solved(task, examples[i]) + "\n\n" for i in chosen_shots)
+    others = range(len(examples) - 1)  # numbers of all examples but this one: those behind it one lower
+    drawn = random.Random(SHOT_SEED + number).sample(others, min(task.shots, len(others)))
+    shots = "".join(_solved(task, examples[i + (i >= number)]) + "\n\n" for i in drawn)
     example, delimiter = examples[number], task.delimiter
     if task.kind == "multiple_choice":
         return [f"{shots}{example['query']}{delimiter}{choice}" for choice in example["choices"]]

@@ -9,7 +9,7 @@ Not covered: sharing between groups; sequences longer than the model's context (
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,10 +45,13 @@ class _Piece:
 
 
 class Scorer:
-    """Runs groups through a runner that nothing else uses meanwhile."""
+    """Runs groups through a runner that nothing else uses meanwhile.
 
-    def __init__(self, runner: Runner) -> None:
-        self.runner = runner
+    `before_pass` is called before every forward pass; what it raises ends the scoring.
+    """
+
+    def __init__(self, runner: Runner, before_pass: Callable[[], None] | None = None) -> None:
+        self.runner, self._before_pass = runner, before_pass
         self.passes = self.rows = 0
 
     @torch.inference_mode()
@@ -125,6 +128,8 @@ class Scorer:
             yield from self._forward(batch)
 
     def _forward(self, pieces: list[_Piece]) -> Iterator[tuple[int, int, int, Tensor]]:
+        if self._before_pass is not None:
+            self._before_pass()
         tables = np.zeros((len(pieces), max(len(piece.table) for piece in pieces)), dtype=np.int32)
         tokens: list[int] = []
         positions: list[int] = []

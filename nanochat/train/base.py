@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +31,7 @@ from nanochat.tokenizer import Tokenizer
 from nanochat.tokens import TokenStream
 from nanochat.trackers import open_trackers
 from nanochat.train import tokenizer as tokenizer_stage
+from nanochat.train.core_metric import NAMES, CoreMetric
 from nanochat.train.loop import Progress, Trainer, Update, checkpoint_to_resume, make_optimizer
 from nanochat.train.rollback import roll_back
 from nanochat.train.samples import sample
@@ -134,9 +135,13 @@ def train(
     )
     row = int(data["row"])
     loader = _loader(trainer, cfg, stream, B, row, packed=packed)
-    _warn_of_what_is_missing(cfg, world)
     _track(trainer, cfg)
     trainer.begin(resumed, tokens)
+    core = CoreMetric(trainer, cfg.core_metric_max_per_task)
+    if cfg.core_metric_every > 0:
+        core.open()
+    if resumed and (known := trainer.known(resumed)) is not None:
+        measure(trainer, cfg, corpus, core, known)  # it may have been killed before it had measured all
     while trainer.running():
         lr_scale = warmup_stable_decay(
             progress.step, trainer.steps, cfg.warmup_ratio, cfg.warmdown_ratio, cfg.final_lr_frac
@@ -159,13 +164,20 @@ def train(
             roll_back(trainer)
         if trainer.stopped or progress.step == trainer.steps or trainer.due(cfg.save_every):
             trainer.save(data={"row": row, "lengths": stream.lengths})
-        if trainer.due(cfg.eval_every):
-            validate(trainer, cfg, corpus)
-        if trainer.due(cfg.core_metric_every):
-            evaluate_core(trainer, cfg)
+        measure(trainer, cfg, corpus, core)
         if trainer.due(cfg.sample_every):
             sample(trainer)
     trainer.end()
+
+
+def measure(
+    trainer: Trainer, cfg: BaseConfig, corpus: Path, core: CoreMetric, known: Collection[str] = ()
+) -> None:
+    """What is to be measured after the current step and is not `known` yet."""
+    if trainer.due(cfg.eval_every) and "val/bpb" not in known:
+        validate(trainer, cfg, corpus)
+    if trainer.due(cfg.core_metric_every) and not NAMES.intersection(known):
+        core.measure()
 
 
 def micro_loss(model: GPT, loader: Loader, share: float) -> torch.Tensor:
@@ -207,10 +219,6 @@ def validate(trainer: Trainer, cfg: BaseConfig, corpus: Path) -> float:
     bpb = bits_per_byte(trainer.model, loader, count, token_bytes_V, world)
     trainer.report("val/bpb", bpb, "bits per byte on validation text")
     return bpb
-
-
-def evaluate_core(trainer: Trainer, cfg: BaseConfig) -> None:
-    """Hook of the CORE metric, on every rank, behind the step's checkpoint. Measures nothing so far."""
 
 
 def _stream(
@@ -273,11 +281,6 @@ def _check_fp8(world: World) -> None:
                 )
             ]
         )
-
-
-def _warn_of_what_is_missing(cfg: BaseConfig, world: World) -> None:
-    if cfg.core_metric_every > 0:
-        world.warn("core_metric_every is set, but the CORE evaluation is not part of this version")
 
 
 def _track(trainer: Trainer, cfg: BaseConfig) -> None:

@@ -124,7 +124,10 @@ class Trainer:
             self._saved_step = progress.step
             if world.is_master:  # the event of this checkpoint may have been lost with the trainer
                 self._saved = _saved(resumed)
-                self._announce(self._saved, progress.step, self._saver.metrics_of(resumed))
+                known = self._saver.metrics_of(resumed)
+                self._announce(self._saved, progress.step, known)
+                if resumed == self._saver.newest():  # what is measured of it from now on is added to it
+                    self.metrics, self._saving_step = known, progress.step
 
     def running(self) -> bool:
         """Whether there is a next step to make."""
@@ -286,6 +289,11 @@ class Trainer:
                 self.world.say(f"removed {place} (keep_last)")
                 gone = relative(place, self.world.base)
                 self.world.events.emit("checkpoint", step=int(place.name[5:]), path=gone, removed=True)
+
+    def known(self, resumed: Path) -> set[str] | None:
+        """Metrics of the checkpoint that this run goes on from; None when it is another run's. Collective."""
+        own = self.world.is_master and resumed == self._saver.newest()
+        return self.world.agree(set(self.metrics) if own else None)
 
     def newest_own(self) -> Path | None:
         """The newest checkpoint this run has saved or goes on from, on rank 0; None elsewhere."""

@@ -194,6 +194,6 @@ def test_the_models_mode_is_kept(bundle: Path) -> None:
     from types import SimpleNamespace
 
     model = tiny_model(context=CONTEXT).train()
-    world = SimpleNamespace(rank=0, size=1, gather=lambda value: [value], say=lambda text: None)
+    world = SimpleNamespace(rank=0, size=1, stop=False, gather=lambda value: [value], say=lambda text: None)
     rows = evaluate(world, model, TOKENIZER, read_bundle(bundle)[1:2], 3, 2)  # type: ignore[arg-type]
     assert rows["which"]["total"] == 3 and model.training

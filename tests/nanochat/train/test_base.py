@@ -100,23 +100,6 @@ def test_every_metric_of_the_contract_is_there(home: Home) -> None:
     assert metrics[-1]["values"]["mem/peak_bytes"] > 1e6
 
 
-def test_core_has_its_moments_and_is_said_to_be_missing_once(
-    home: Home, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[int] = []
-    monkeypatch.setattr(
-        "nanochat.train.base.evaluate_core", lambda trainer, cfg: asked.append(trainer.progress.step)
-    )
-    for every, moments, said in ((2, [2, 4, 5], 1), (0, [], 0)):
-        config = home.base_config(num_iterations=5, core_metric_every=every)
-        attempt = home.run("scripts.base_train", config, run=f"core{every}")
-        assert attempt.code == 0, attempt.log
-        messages = [event["message"] for event in attempt.events("warning")]
-        assert len(messages) == said and all("not part of this version" in text for text in messages)
-        assert asked == moments
-        asked.clear()
-
-
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_loss_that_explodes_fails_with_its_reason(home: Home, ranks: int) -> None:
     config = home.base_config(matrix_lr=10.0, embedding_lr=10.0, unembedding_lr=10.0, grad_clip=0.0, **SLOW)
