@@ -17,6 +17,7 @@ from server.runs import repository as runs
 from server.runs.states import TERMINAL
 from server.runs.views import run_view
 from server.telemetry import repository
+from server.telemetry.ingest import begins_again
 
 CHANNELS = ("log", "metric", "state")
 LOG_BYTES = 64 * 1024
@@ -80,7 +81,7 @@ class RunStream:
                 items.append(
                     {"seq": row.seq, "step": row.step, "t": row.t, "values": row.data.get("values", {})}
                 )
-            elif row.data.get("phase") == "resume" and row.attempt > 1:
+            elif row.attempt > 1 and begins_again(row.data, row.attempt):
                 found += _metric_batch(items)
                 items = []
                 found.append({"op": "rewind", "channel": "metric", "step": row.step, "attempt": row.attempt})

@@ -85,7 +85,7 @@ async def _apply(session: AsyncSession, attempt: Attempt, run: Run, events: list
             case "phase":
                 if isinstance(steps := event.data.get("steps"), int) and 0 < steps < 2**53:
                     run.steps = steps
-                if event.data.get("phase") == "resume" and event.step is not None:
+                if begins_again(event.data, attempt.number) and event.step is not None:
                     await _write_points(session, points)
                     await _rewind(session, run.id, event.step, attempt.number)
                     points = {}
@@ -104,6 +104,11 @@ async def _apply(session: AsyncSession, attempt: Attempt, run: Run, events: list
     run.summary = summary
     await session.execute(insert(Event), rows)
     await _write_points(session, points)
+
+
+def begins_again(phase: dict[str, Any], attempt: int) -> bool:
+    """Whether what was measured after this phase's step is measured anew: a resume, a start from nothing."""
+    return phase.get("phase") == "resume" or (attempt > 1 and phase.get("phase") == "train")
 
 
 async def _known_keys(session: AsyncSession, run_id: str) -> set[str]:
