@@ -71,8 +71,8 @@ def measure(depth: int, rounds: int) -> str:
     same = sum(drawn[1][key] == drawn[ANSWERS][key] for key in drawn[1])
     tokens = ANSWERS * TOKENS
     return (
-        f"d{depth} {str(dtype).removeprefix('torch.'):9}{tokens / alone:10,.0f}{tokens / together:10,.0f} tok/s"
-        f"{alone / together:8.2f} ×   {same} of {ANSWERS} answers the same"
+        f"d{depth} {str(dtype).removeprefix('torch.'):9}{tokens / alone:10,.0f}{tokens / together:10,.0f}"
+        f" tok/s{alone / together:8.2f} ×   {same} of {ANSWERS} answers the same"
     )
 
 
