@@ -7,7 +7,7 @@ export NANOCHAT_PORT ?= $(PORT)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup up lint types test test-fast test-clients web bench bench-train bench-kills bench-modern bench-loss \
-	bench-overheads bench-serve bench-eval soak docs
+	bench-overheads bench-serve bench-eval bench-quality soak docs
 
 help: ## list the targets
 	@echo "targets:"
@@ -96,10 +96,16 @@ soak: ## five minutes of 64 mixed requests at once: errors, memory, what is left
 	@$(PYTHON) bootstrap.py --dev
 	@$(BIN)/python -m tests.bench_serve --home $(HOME_DIR) --soak 300
 
-bench-eval: ## CORE's scoring in batches against one example per forward pass (about a minute)
+bench-eval: ## CORE's scoring and rl's rollouts in batches against one at a time (about ten minutes)
 	@echo "bench-eval: batched and one at a time, alternating"
 	@$(PYTHON) bootstrap.py
 	@$(BIN)/python -m nanochat.bench_eval
+	@$(BIN)/python -m nanochat.bench_rollouts
+
+bench-quality: ## does each stage teach what it is for? (about an hour on two cores; HOME_DIR=… keeps the models)
+	@echo "bench-quality: tokenizer, two base models, mid, sft and rl, each measured on held-out problems"
+	@$(PYTHON) bootstrap.py
+	@$(BIN)/python -m nanochat.bench_quality --home $(HOME_DIR)
 
 bench-overheads: ## what saving, telling and reading cost (about 3 minutes)
 	@echo "bench-overheads: stalls by checkpoints, CPU of events, share of the loader"
