@@ -36,7 +36,7 @@ from nanochat.engine.make import Options, make_runner
 from nanochat.engine.runner import BLOCK
 from nanochat.engine.sampling import Sampling
 from nanochat.errors import DataError
-from nanochat.evals.chat import final_text
+from nanochat.evals.answers import final_text
 from nanochat.gpt import GPT
 from nanochat.loss import head_loss
 from nanochat.schedule import MOMENTUM

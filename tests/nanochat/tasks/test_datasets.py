@@ -6,6 +6,7 @@ import gzip
 import json
 import random
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,9 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from nanochat import data as data_verb
+from nanochat.engine.make import Options, make_runner
 from nanochat.errors import DataError
-from nanochat.evals.chat import predict
-from nanochat.stages.chat_eval import ChatEvalConfig
+from nanochat.evals.answers import Answerer
+from nanochat.gpt import GPT
 from nanochat.tasks.choices import ArcEasy, HellaSwag, Mmlu, MultipleChoice
 from nanochat.tasks.datasets import local_file, rows, source
 from nanochat.tasks.gsm8k import Gsm8k, calculator_parts, final_number
@@ -40,6 +42,13 @@ def empty_packages(place: Path) -> Path:
         (place / name).mkdir(parents=True)
         (place / name / "__init__.py").touch()
     return place
+
+
+def letters(model: GPT, task: MultipleChoice, numbers: Sequence[int], lanes: int = 4) -> list[str]:
+    runner = make_runner(model, Options(lanes))
+    found = Answerer(runner, TOKENIZER, lanes).letters(task, numbers)
+    runner.close()
+    return found
 
 
 def questions(count: int, seed: int = 1) -> list[dict[str, object]]:
@@ -163,13 +172,12 @@ def test_predictions_do_not_change_when_the_gold_labels_are_shuffled(
     model = tiny_model(context=192)
     if name == "untrained":
         model.lm_head.weight.data.zero_()  # every letter is as likely as another
-    cfg = ChatEvalConfig(batch_size=4)
     predictions, scores = [], []
     for seed in (1, 2):
         base = tmp_path / str(seed)
         write_rows(base, kind.name, questions(120, seed))
         task = kind("test", base)
-        predictions.append(predict(cfg, task, range(120), model, TOKENIZER))
+        predictions.append(letters(model, task, range(120)))
         scores.append(sum(task.evaluate(task[i], letter) for i, letter in enumerate(predictions[-1])))
     assert predictions[0] == predictions[1]
     assert all(15 <= score <= 45 for score in scores)  # chance is 30; these are 3 standard deviations
@@ -181,9 +189,8 @@ def test_letters_are_chosen_alike_alone_and_in_batches(tmp_path: Path) -> None:
     write_rows(tmp_path, "mmlu", questions(20))
     task = Mmlu("test", tmp_path)
     model = tiny_model(context=192)
-    together = predict(ChatEvalConfig(batch_size=8), task, range(20), model, TOKENIZER)
-    cfg = ChatEvalConfig(batch_size=1)
-    assert together == [predict(cfg, task, [i], model, TOKENIZER)[0] for i in range(20)]
+    together = letters(model, task, range(20), lanes=8)
+    assert together == [letters(model, task, [i], lanes=1)[0] for i in range(20)]
 
 
 def test_calculations_become_calls_of_the_tool() -> None:
