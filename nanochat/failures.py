@@ -32,6 +32,8 @@ def reason_of(error: BaseException) -> str:
         return "config_error"
     if names & {"DataError", "BrokenCheckpoint", "ConversationError", "FileNotFoundError"}:
         return "data_error"
+    if names & {"DistError", "DistBackendError", "DistNetworkError"} or "/gloo/transport/" in str(error):
+        return "nccl_timeout"  # another rank is gone; whoever watches knows why
     if isinstance(error, SystemExit) and error.code == 2:
         return "config_error"
     return "internal"

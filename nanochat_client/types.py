@@ -121,6 +121,8 @@ class Run(Wire):
     parent: str | None = None
     pipeline: str | None = None
     retry_of: str | None = None
+    optional: bool = False
+    """Its pipeline succeeds without it."""
     gpus: int
     blocked: Blocked | None = None
     attempt: int
@@ -244,13 +246,94 @@ class Promotion(Wire):
 
 
 class Evaluation(Wire):
+    id: str
     run_id: str
+    """The run that measured."""
+    checkpoint: str | None = None
+    """Id of what was measured; null when the service does not know it."""
+    stage: str | None = None
+    """Stage that made it."""
     step: int | None = None
     name: str
     values: dict[str, float]
+    """By task: shares of right answers (0…1), bits per byte, bytes per token."""
     counts: dict[str, int] = {}
+    intervals: dict[str, tuple[float, float]] = {}
+    """95 % intervals of the shares."""
+    totals: dict[str, float] = {}
+    """Means of centred accuracies, e.g. CORE; of fewer tasks than it has the name says so."""
     details: dict[str, JsonValue] = {}
     created_at: datetime
+
+
+class Artefact(Wire):
+    """A checkpoint or tokenizer that another one was made from."""
+
+    path: str
+    """Below the base directory."""
+    sha256: str
+    """Of its manifest."""
+    checkpoint: str | None = None
+    """Its id; null when the service does not know it."""
+
+
+class LineageStep(Wire):
+    """One artefact on the way back, as it says itself where it comes from."""
+
+    checkpoint: str
+    run_id: str
+    run_name: str
+    stage: str
+    step: int
+    path: str
+    sha256: str
+    preset: str | None = None
+    config: dict[str, JsonValue] = {}
+    """Of its run, resolved."""
+    data: dict[str, JsonValue] | None = None
+    """What it learned from: a corpus with its size and fingerprint, or tasks."""
+    code: dict[str, JsonValue] | None = None
+    """Version, commit, and whether the checkout had changes."""
+    tokenizer: Artefact | None = None
+    parent: Artefact | None = None
+    created_at: datetime
+
+
+class Lineage(Wire):
+    checkpoint: str
+    steps: list[LineageStep]
+    """The checkpoint itself first, then its parents, the tokenizer last."""
+    missing: Artefact | None = None
+    """Where the way back ends at something the service does not know."""
+    complete: bool
+    """Every step says its data and code, and the way leads to a tokenizer."""
+
+
+class ReportCell(Wire):
+    value: float
+    low: float | None = None
+    high: float | None = None
+    """95 % interval."""
+    count: int | None = None
+    """Problems."""
+
+
+class ReportRow(Wire):
+    title: str
+    unit: str
+    """accuracy (0…1), bits (per byte) or mean (of centred accuracies)."""
+    cells: dict[str, ReportCell]
+    """By the stage that made the model: base, mid, sft, rl."""
+
+
+class Report(Wire):
+    title: str
+    runs: list[str]
+    """Runs it is about."""
+    missing: list[str] = []
+    """Those that have not succeeded: nothing of them is in it."""
+    rows: list[ReportRow]
+    markdown: str
 
 
 # ---------------------------------------------------------------- pipelines
@@ -265,6 +348,8 @@ class PipelineStep(Request):
     """Name of an earlier step; absent: the step before this one."""
     checkpoint: str = Field(default="last", max_length=64)
     gpus: int | None = Field(default=None, ge=0, le=64)
+    optional: bool = False
+    """The pipeline succeeds also when this step fails, e.g. an evaluation whose data is not here."""
 
 
 class PipelineCreate(Request):
@@ -280,7 +365,8 @@ class Pipeline(Wire):
     id: str
     name: str
     state: RunState
-    """Of the whole: failed if any run failed, succeeded if all did, else the state of the active run."""
+    """Of the whole: failed if a run failed that is not optional, succeeded if all others did, else the state
+    of the active run."""
     runs: list[Run]
     model: str | None = None
     """Name under /v1/models of what the pipeline made, once it succeeded."""
@@ -330,6 +416,8 @@ class HostStats(Wire):
 
 class Worker(Wire):
     id: str
+    host_id: str = ""
+    """What it calls itself: NANOCHAT_HOST_ID, or made from the machine's id and the base directory."""
     host: str
     name: str
     alive: bool

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,9 +56,12 @@ def outcome(directory: Path, how: Exit | Death, fence: int, seconds: float | Non
         return Finish(outcome="stopped", **common)
     if isinstance(how, Exit) and how.code == 0:
         return Finish(outcome="succeeded", **common)
-    signal = _signal(how, tail)
-    reason, message = _failure(directory / "failure.json") or _reason(how, signal)
-    return Finish(outcome="failed", reason=reason, message=message, signal=signal, tail=tail, **common)
+    number = _signal(how, tail)
+    said = _failure(directory / "failure.json")
+    if said is None or (number is not None and said[0] in (Reason.INTERNAL, Reason.NCCL_TIMEOUT)):
+        said = _reason(how, number)  # the ranks that were left said only that one is gone
+    reason, message = said
+    return Finish(outcome="failed", reason=reason, message=message, signal=number, tail=tail, **common)
 
 
 def _signal(how: Exit | Death, tail: list[str]) -> int | None:
@@ -66,11 +70,11 @@ def _signal(how: Exit | Death, tail: list[str]) -> int | None:
     return -how.code if how.code < 0 else _rank_signal(tail)
 
 
-def _reason(how: Exit | Death, signal: int | None) -> tuple[Reason, str]:
+def _reason(how: Exit | Death, number: int | None) -> tuple[Reason, str]:
     if isinstance(how, Death):
         return how.reason, how.message
-    if signal is not None:
-        return Reason.KILLED_SIGNAL, f"a process of the trainer was ended by signal {signal}"
+    if number is not None:
+        return Reason.KILLED_SIGNAL, f"a process of the trainer was ended by signal {number}"
     return Reason.INTERNAL, f"the trainer left with exit code {how.code}; the end of its log says more"
 
 
@@ -106,5 +110,6 @@ def _failure(file: Path) -> tuple[Reason, str] | None:
 
 
 def _rank_signal(tail: list[str]) -> int | None:
-    found = [match for line in tail if (match := RANK_SIGNAL.search(line))]
-    return int(found[0].group(1)) if found else None
+    """What ended a rank, in torchrun's words; it ends the others by SIGTERM."""
+    found = [int(match.group(1)) for line in tail if (match := RANK_SIGNAL.search(line))]
+    return next((number for number in found if number != signal.SIGTERM), found[0] if found else None)

@@ -103,6 +103,7 @@ async def best_gpus(session: AsyncSession) -> list[Gpu]:
 def worker_view(worker: Worker, load: Load) -> types.Worker:
     return types.Worker(
         id=worker.id,
+        host_id=worker.host_id,
         host=worker.host,
         name=worker.name,
         alive=is_alive(worker),
