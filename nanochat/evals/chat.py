@@ -18,6 +18,7 @@ import torch
 from nanochat.artefacts import checkpoint_path, relative
 from nanochat.checkpoint import load_model, read_meta
 from nanochat.common import World, setup_training
+from nanochat.configurator import ConfigError
 from nanochat.engine.make import Options, make_runner
 from nanochat.errors import DataError
 from nanochat.evals.answers import Answerer, final_text
@@ -95,7 +96,7 @@ def _whatever_is_here(world: World) -> list[Task]:
     for name in (*CHAT_CORE, *ALSO):
         try:
             found.append(open_task(name, "test", world.base))
-        except DataError as error:
+        except (DataError, ConfigError) as error:  # no data, or no sandbox to judge in
             world.warn(f"{name} is left out: {error}")
     return found
 
@@ -161,8 +162,8 @@ def solve(cfg: ChatEvalConfig, world: World, task: Task, answerer: Answerer) -> 
         score.right += ok
         score.total += 1
         score.examples.append(
-            {"task": task.name, "prompt": problem.question, "answer": answer[:500],
-             "expected": problem.expected, "ok": ok}
+            {"task": task.name, "prompt": problem.question[:2000], "answer": answer[:500],
+             "expected": problem.expected[:500], "ok": ok}
         )  # fmt: skip
     return score
 

