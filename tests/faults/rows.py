@@ -20,12 +20,14 @@ from rq.serializers import JSONSerializer
 
 from tests.faults import trial as trials
 from tests.faults.cluster import GRACE_S, LIBFAKETIME, Cluster, elapsed, wait_until
+from tests.faults.readers import Readers
 from tests.faults.trial import MOMENTS, STEPS, Trial
 
 Reference = dict[int, float]
 #: what a fault lasts beyond the lease
 BEYOND_S = 2.0
 MIB = 1024 * 1024
+READERS = 100
 
 
 @dataclass(frozen=True)
@@ -210,6 +212,24 @@ def server_away(trial: Trial, reference: Reference) -> None:
     trial.cluster.up("server")
 
 
+def server_under_readers(trial: Trial, reference: Reference) -> object:
+    """The server is killed and comes back while a hundred readers follow the run."""
+    readers = Readers(trial.cluster.url, trial.id, READERS)
+    readers.start()
+    trial.come_to_step(trial.rng.randint(1, STEPS // 2))
+    wait_until(lambda: readers.reading == READERS)
+    trial.cluster.kill("server")
+    trial.cluster.up("server")
+    trial.ends(reference)
+    readers.join(240)
+    assert readers.error is None, repr(readers.error)
+    log = trial.cluster.http.get(f"/runs/{trial.id}/logs", params={"format": "text"}).text
+    for seen in readers.seen:
+        assert seen.ended and seen.steps == list(range(1, STEPS + 1)), f"a reader has {len(seen.steps)} steps"
+        assert "".join(seen.log) == log, "a reader has another log"
+    return True
+
+
 # ---------------------------------------------------------------- what users do
 
 
@@ -388,6 +408,7 @@ ROWS: Sequence[Row] = (
     Row("network cut, a second worker free", network_cut, around=a_second_worker),
     Row("Valkey away", queue_away),
     Row("server away", server_away),
+    Row("server restarted under 100 readers", server_under_readers),
     Row("pause and resume", pause),
     Row("cancel", cancel),
     Row("duplicate, lost and foreign messages", messages),
