@@ -41,10 +41,10 @@ class Wandb:
     """A run of Weights & Biases, its files below `directory`. WANDB_MODE, WANDB_API_KEY … work as usual.
 
     The curves are drawn over the training's own steps. Every attempt is a run of its own there; those of
-    one training share the group `tag`.
+    one training share the group `tag`, and their type of job is the stage.
     """
 
-    def __init__(self, name: str, tag: str, directory: Path, config: Mapping[str, Any]) -> None:
+    def __init__(self, name: str, stage: str, tag: str, directory: Path, config: Mapping[str, Any]) -> None:
         import wandb
 
         directory.mkdir(parents=True, exist_ok=True)
@@ -58,6 +58,7 @@ class Wandb:
             project=PROJECT,
             name=name,
             group=tag,
+            job_type=stage,
             dir=str(directory),
             config=dict(config),
             settings=settings,
@@ -132,6 +133,7 @@ def open_trackers(
     wandb: bool,
     tensorboard: bool,
     name: str,
+    stage: str,
     tag: str,
     step: int,
     config: Mapping[str, Any],
@@ -140,14 +142,15 @@ def open_trackers(
 ) -> Tracker:
     """The trackers a config asks for.
 
-    `name` is the run's at Weights & Biases, `tag` its group there and TensorBoard's directory; `step` steps
-    are made already.
+    `name` is the run's at Weights & Biases, `tag` its group there; TensorBoard's directory is
+    `tensorboard/<stage>/<tag>`. `step` steps are made already.
     """
     if not (wandb or tensorboard):
         return Nothing()
     trackers = Trackers(warn)
     if wandb:
-        trackers.add("Weights & Biases", "wandb", lambda: Wandb(name, tag, base, config))
+        trackers.add("Weights & Biases", "wandb", lambda: Wandb(name, stage, tag, base, config))
     if tensorboard:
-        trackers.add("TensorBoard", "tensorboard", lambda: TensorBoard(base / "tensorboard" / tag, step))
+        place = base / "tensorboard" / stage / tag
+        trackers.add("TensorBoard", "tensorboard", lambda: TensorBoard(place, step))
     return trackers

@@ -105,10 +105,6 @@ class BaseConfig(OptimizerConfig):
     """Matrix products of the blocks in 8 bits: on GPUs of sm_89 or later, worth it from depth 16 on."""
     packing: Literal["stream", "bos"] = "stream"
     """Rows cut from one stream of documents (every token is used), or rows that begin with a document."""
-    use_dummy_wandb: bool = True
-    """True: no Weights & Biases logging."""
-    tensorboard: bool = False
-    """Write the metrics for TensorBoard too, below `tensorboard/` in the base directory."""
     data: str = "pydocs"
     """Corpus: pydocs, fineweb-edu, climbmix, or a directory of txt, md, jsonl or parquet files."""
     tokenizer: str = ""

@@ -32,6 +32,10 @@ class OptimizerConfig(StageConfig):
     """Rise of the loss above its moving average from which a step is skipped; 0: only NaN and infinity."""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile; auto: when the run is long enough to win the compilation's time back."""
+    use_dummy_wandb: bool = True
+    """True: no Weights & Biases logging."""
+    tensorboard: bool = False
+    """Write the metrics for TensorBoard too, below `tensorboard/` in the base directory."""
     resume_from: str = ""
     """Checkpoint to go on from: a path, a step, or auto (the newest of this tag, if any)."""
     model_tag: str = Field(default="", pattern=r"^([a-z0-9][a-z0-9._-]{0,63})?$")

@@ -29,7 +29,6 @@ from nanochat.stages.base import BaseConfig
 from nanochat.stages.tokenizer import TokenizerConfig
 from nanochat.tokenizer import Tokenizer
 from nanochat.tokens import TokenStream
-from nanochat.trackers import open_trackers
 from nanochat.train import tokenizer as tokenizer_stage
 from nanochat.train.core_metric import NAMES, CoreMetric
 from nanochat.train.loop import Progress, Trainer, Update, checkpoint_to_resume, make_optimizer
@@ -135,7 +134,6 @@ def train(
     )
     row = int(data["row"])
     loader = _loader(trainer, cfg, stream, B, row, packed=packed)
-    _track(trainer, cfg)
     trainer.begin(resumed, tokens)
     core = CoreMetric(trainer, cfg.core_metric_max_per_task)
     if cfg.core_metric_every > 0:
@@ -281,19 +279,3 @@ def _check_fp8(world: World) -> None:
                 )
             ]
         )
-
-
-def _track(trainer: Trainer, cfg: BaseConfig) -> None:
-    world = trainer.world
-    if world.is_master:
-        tracker = open_trackers(
-            wandb=not cfg.use_dummy_wandb,
-            tensorboard=cfg.tensorboard,
-            name=cfg.run or trainer.tag,
-            tag=trainer.tag,
-            step=trainer.progress.step,
-            config=cfg.model_dump(mode="json"),
-            base=world.base,
-            warn=world.warn,
-        )
-        world.track(tracker)

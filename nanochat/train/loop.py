@@ -36,6 +36,7 @@ from nanochat.optim import PLAIN, Optimizer, Recipe
 from nanochat.paths import find_artefact, stage_dir, step_dir
 from nanochat.stages.training import OptimizerConfig
 from nanochat.tokenizer import Tokenizer
+from nanochat.trackers import Tracker, open_trackers
 from nanochat.train.saver import Finished, Keep, Saver, own_copies
 from nanochat.train.tokenizer import emit_checkpoint
 
@@ -104,6 +105,8 @@ class Trainer:
     def begin(self, resumed: Path | None, tokens_per_step: int) -> None:
         """Say what is about to be trained; compile when that is worth it."""
         world, model, progress = self.world, self.model, self.progress
+        if world.is_master:
+            world.track(self._trackers())
         world.phase("resume" if resumed else "train", progress.step, steps=self.steps)
         world.say(
             f"{self.stage} {self.tag}: {model.num_params():,} parameters, "
@@ -128,6 +131,19 @@ class Trainer:
                 self._announce(self._saved, progress.step, known)
                 if resumed == self._saver.newest():  # what is measured of it from now on is added to it
                     self.metrics, self._saving_step = known, progress.step
+
+    def _trackers(self) -> Tracker:
+        return open_trackers(
+            wandb=not self.cfg.use_dummy_wandb,
+            tensorboard=self.cfg.tensorboard,
+            name=self.cfg.run or self.tag,
+            stage=self.stage,
+            tag=self.tag,
+            step=self.progress.step,
+            config=self.cfg.model_dump(mode="json"),
+            base=self.world.base,
+            warn=self.world.warn,
+        )
 
     def running(self) -> bool:
         """Whether there is a next step to make."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from nanochat.stages import STAGES
 from nanochat.trackers import Nothing, Tracker, Trackers, open_trackers
 from tests.nanochat.trainers import DEADLINE_S, Home
 
@@ -91,14 +92,36 @@ def test_a_training_tells_both_trackers_what_it_tells_its_events(tmp_path: Path)
     assert kept == told and "val/bpb" in told[3][1]
     (run,) = [record.run for record in wandb_records(tmp_path) if record.WhichOneof("record_type") == "run"]  # type: ignore[attr-defined]
     assert (run.project, run.display_name, run.run_group) == ("nanochat", "curve", "tracked")
+    assert run.job_type == "base"
     settings = {item.key: json.loads(item.value_json) for item in run.config.update}
     assert settings["num_iterations"] == 3
 
-    scalars = tensorboard_scalars(tmp_path / "tensorboard" / "tracked")
+    scalars = tensorboard_scalars(tmp_path / "tensorboard" / "base" / "tracked")
     for name in ("train/loss", "val/bpb", "mem/peak_bytes"):
         expected = [(step, values[name]) for step, values in told if name in values]
         assert [step for step, _ in scalars[name]] == [step for step, _ in expected]
         assert [v for _, v in scalars[name]] == pytest.approx([v for _, v in expected], rel=1e-6)
+
+
+def test_every_training_stage_writes_its_curves(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    home = Home(tmp_path)
+    few = {"tensorboard": True, "num_iterations": 2}
+    chat = {"device": "cpu", "dtype": "float32", "eval_every": 0, "model_tag": "d1", "tasks": "sums", **few}
+    options = {
+        "base": home.base_config(max_seq_len=64, model_tag="d1", **few),
+        "mid": {**chat, "device_batch_size": 2, "total_batch_size": 128, "task_examples": 64},
+        "sft": {**chat, "task_examples": 64},
+        "rl": {**chat, "examples_per_step": 2, "num_samples": 2, "max_new_tokens": 4},
+    }
+    for stage, config in options.items():
+        attempt = home.run(STAGES[stage].script, config, run=stage)
+        assert attempt.code == 0, attempt.log
+        scalars = tensorboard_scalars(tmp_path / "tensorboard" / stage / "d1")
+        told = [(step, value) for step, value in attempt.losses().items()]
+        assert [step for step, _ in scalars["train/loss"]] == [1, 2]
+        assert [v for _, v in scalars["train/loss"]] == pytest.approx([v for _, v in told], rel=1e-6)
+        assert "mem/peak_bytes" in scalars
 
 
 def test_tensorboard_hides_the_steps_that_a_resumed_run_repeats(tmp_path: Path) -> None:
@@ -109,7 +132,7 @@ def test_tensorboard_hides_the_steps_that_a_resumed_run_repeats(tmp_path: Path) 
             tracker.log(step, {"x": float(step + 100 * made)})
         tracker.close()
     expected = [(1, 1.0), (2, 2.0), (3, 3.0), *((step, step + 300.0) for step in range(4, 9))]
-    assert tensorboard_scalars(tmp_path / "tensorboard" / "tag")["x"] == expected
+    assert tensorboard_scalars(tmp_path / "tensorboard" / "base" / "tag")["x"] == expected
 
 
 def tracker_of(
@@ -119,6 +142,7 @@ def tracker_of(
         wandb=wandb,
         tensorboard=tensorboard,
         name="name",
+        stage="base",
         tag="tag",
         step=step,
         config={"depth": 1},
