@@ -201,13 +201,30 @@ class AsyncClient:
         *,
         run: str | None = None,
         pipeline: str | None = None,
+        checkpoint: str | None = None,
+        stage: str | None = None,
         name: str | None = None,
+        cursor: str | None = None,
         limit: int = 100,
     ) -> types.Page[types.Evaluation]:
-        """Results of evaluations, newest first."""
+        """Results, newest first. `run` measured them, of `checkpoint`, which `stage` made."""
         return await self._transport.send(
-            operations.evaluations(run=run, pipeline=pipeline, name=name, limit=limit)
-        )
+            operations.evaluations(
+                run=run, pipeline=pipeline, checkpoint=checkpoint, stage=stage, name=name, cursor=cursor,
+                limit=limit,
+            )
+        )  # fmt: skip
+
+    async def lineage(self, checkpoint_id: str) -> types.Lineage:
+        """From a checkpoint back to data, tokenizer, config and code."""
+        return await self._transport.send(operations.lineage(checkpoint_id))
+
+    async def report(self, run_id: str) -> types.Report:
+        """What a run and those it starts from did; of a pipeline's run, the whole pipeline."""
+        return await self._transport.send(operations.report(run_id))
+
+    async def pipeline_report(self, pipeline_id: str) -> types.Report:
+        return await self._transport.send(operations.pipeline_report(pipeline_id))
 
     # ---------------------------------------------------------------- the service
 

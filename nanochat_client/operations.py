@@ -167,12 +167,32 @@ def list_checkpoints(
     )
 
 
+def lineage(checkpoint_id: str) -> Operation[types.Lineage]:
+    return _get(f"/checkpoints/{_id(checkpoint_id)}/lineage", types.Lineage)
+
+
 def evaluations(
-    *, run: str | None, pipeline: str | None, name: str | None, limit: int
+    *,
+    run: str | None,
+    pipeline: str | None,
+    checkpoint: str | None,
+    stage: str | None,
+    name: str | None,
+    cursor: str | None,
+    limit: int,
 ) -> Operation[types.Page[types.Evaluation]]:
     return _get(
-        "/evaluations", types.Page[types.Evaluation], run=run, pipeline=pipeline, name=name, limit=limit
-    )
+        "/evaluations", types.Page[types.Evaluation],
+        run=run, pipeline=pipeline, checkpoint=checkpoint, stage=stage, name=name, cursor=cursor, limit=limit,
+    )  # fmt: skip
+
+
+def report(run_id: str) -> Operation[types.Report]:
+    return _get(f"/runs/{_id(run_id)}/report", types.Report)
+
+
+def pipeline_report(pipeline_id: str) -> Operation[types.Report]:
+    return _get(f"/pipelines/{_id(pipeline_id)}/report", types.Report)
 
 
 # ---------------------------------------------------------------- the service

@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from server import middleware, problems, tokens, web
 from server.app_version import VERSION
 from server.attempts.routes import router as attempts
+from server.checkpoints.evaluations import router as evaluations
 from server.checkpoints.routes import router as checkpoints
 from server.db import Database
 from server.deps import Services
@@ -21,6 +22,7 @@ from server.live.routes import router as live
 from server.pipelines.routes import router as pipelines
 from server.plans.routes import router as plans
 from server.reconcile import Reconciler
+from server.reports.routes import router as reports
 from server.runs.routes import router as runs
 from server.settings import Settings
 from server.stages.routes import router as stages
@@ -52,7 +54,8 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(title="nanochat training service", version=VERSION, lifespan=lifespan)
     problems.install(app)
     for router in (
-        stages, plans, runs, pipelines, telemetry, live, checkpoints, inference, workers, system, attempts,
+        stages, plans, runs, pipelines, telemetry, live, checkpoints, evaluations, reports,
+        inference, workers, system, attempts,
     ):  # fmt: skip
         app.include_router(router)
     web.install(app)

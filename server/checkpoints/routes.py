@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from nanochat.paths import resolve_under
 from nanochat_client import types
 from nanochat_client.types import Page
+from server.checkpoints.lineage import lineage
 from server.checkpoints.views import checkpoint_view
 from server.deps import Read, ServicesDep, Write
 from server.ids import is_id
@@ -69,6 +70,13 @@ async def run_checkpoints(run_id: str, session: Read) -> Page[types.Checkpoint]:
 async def get_checkpoint(checkpoint_id: str, session: Read) -> types.Checkpoint:
     checkpoint, run = await _find(session, checkpoint_id)
     return checkpoint_view(run, checkpoint)
+
+
+@router.get("/checkpoints/{checkpoint_id}/lineage")
+async def checkpoint_lineage(checkpoint_id: str, session: Read) -> types.Lineage:
+    """Where a checkpoint comes from: its parents back to the first, tokenizer, data, config and code."""
+    checkpoint, _ = await _find(session, checkpoint_id)
+    return await lineage(session, checkpoint)
 
 
 @router.get("/checkpoints/{checkpoint_id}/download", response_class=StreamingResponse)

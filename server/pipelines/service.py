@@ -54,7 +54,7 @@ async def create(session: AsyncSession, body: PipelineCreate, pipeline_id: str) 
             parent=parent,
             checkpoint=step.checkpoint,
         )
-        run.pipeline_id, run.pipeline_step = pipeline_id, step.name
+        run.pipeline_id, run.pipeline_step, run.optional = pipeline_id, step.name, step.optional
         session.add(run)
         await session.flush()  # one by one: the order of creation is the order of the steps
         await runs.say_blocked(session, run)
@@ -102,6 +102,9 @@ def _check_step(steps: Sequence[PipelineStep], index: int) -> None:
         nearest = nearest_name(parent_name, earlier)
         raise invalid([ProblemItem(pointer=f"{at}/parent", message=message, nearest=nearest)])
     known_stage(step.stage, f"{at}/stage")
+    if earlier[parent_name].optional and not step.optional:
+        message = f"step {step.name!r} cannot start from {parent_name!r}, which is optional"
+        raise invalid([ProblemItem(pointer=f"{at}/parent", message=message)])
     parent_stage = earlier[parent_name].stage
     if fitting(step.stage, parent_stage) is None:
         message = f"stage {step.stage!r} cannot start from stage {parent_stage!r} of step {parent_name!r}"
@@ -156,7 +159,7 @@ async def runs_of(session: AsyncSession, pipeline_ids: Sequence[str]) -> dict[st
 
 
 async def view(session: AsyncSession, pipeline: Pipeline, members: Sequence[Run]) -> types.Pipeline:
-    state = state_of([RunState(run.state) for run in members])
+    state = state_of([RunState(run.state) for run in members if not _dispensable(run)])
     return types.Pipeline(
         id=pipeline.id,
         name=pipeline.name,
@@ -165,6 +168,11 @@ async def view(session: AsyncSession, pipeline: Pipeline, members: Sequence[Run]
         model=await _model(session, members) if state == SUCCEEDED else None,
         created_at=pipeline.created_at,
     )
+
+
+def _dispensable(run: Run) -> bool:
+    """Whether the run ended in a way that the pipeline does not mind."""
+    return run.optional and run.state == FAILED
 
 
 def state_of(states: Sequence[RunState]) -> RunState:

@@ -20,6 +20,7 @@ def run_view(run: Run) -> types.Run:
         parent=run.parent_id,
         pipeline=run.pipeline_id,
         retry_of=run.retry_of,
+        optional=run.optional,
         gpus=run.gpus,
         blocked=types.Blocked.model_validate(run.blocked) if run.blocked else None,
         attempt=run.attempt,

@@ -13,8 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from nanochat_client.types import ProblemItem
 from server.attempts.repository import mark_running
-from server.ids import new_id
-from server.models import Attempt, Checkpoint, Evaluation, Event, LogChunk, MetricPoint, Run
+from server.checkpoints.store import store_checkpoint, store_evaluation
+from server.models import Attempt, Event, LogChunk, MetricPoint, Run
 from server.problems import Conflict
 from server.telemetry.lines import TrainerEvent, numbers, parse, warning, whole_lines
 
@@ -91,9 +91,9 @@ async def _apply(session: AsyncSession, attempt: Attempt, run: Run, events: list
                     points = {}
                     run.step = event.step
             case "checkpoint":
-                await _checkpoint(session, run, event)
+                await store_checkpoint(session, run, event)
             case "eval":
-                await _evaluation(session, run, event)
+                await store_evaluation(session, run, event)
                 for key, value in numbers(event.data.get("values")).items():
                     name = f"{event.data.get('name', 'eval')}/{key}"[:128]
                     summary[name] = value
@@ -165,40 +165,3 @@ async def _rewind(session: AsyncSession, run_id: str, step: int, attempt: int) -
     """An attempt that resumes, or goes back, begins after `step`: what was measured later never happened."""
     stale = (MetricPoint.run_id == run_id, MetricPoint.step > step, MetricPoint.attempt <= attempt)
     await session.execute(delete(MetricPoint).where(*stale).execution_options(synchronize_session=False))
-
-
-async def _checkpoint(session: AsyncSession, run: Run, event: TrainerEvent) -> None:
-    data, step = event.data, event.step
-    if data.get("removed") is True:  # by the trainer's keep_last
-        await session.execute(delete(Checkpoint).where(Checkpoint.run_id == run.id, Checkpoint.step == step))
-        return
-    path, sha256, size = data.get("path"), data.get("sha256"), data.get("bytes")
-    if step is None or not isinstance(path, str) or not isinstance(sha256, str) or not isinstance(size, int):
-        return
-    query = select(Checkpoint).where(Checkpoint.run_id == run.id, Checkpoint.step == step)
-    row = (await session.scalars(query)).one_or_none()
-    if row is None:
-        row = Checkpoint(id=new_id("c"), run_id=run.id, stage=run.stage, step=step)
-        session.add(row)
-    model = data.get("model")
-    row.path, row.sha256, row.bytes = path[:4096], sha256[:64], size
-    row.metrics = numbers(data.get("metrics"))
-    row.model_config_ = model if isinstance(model, dict) else None
-    await session.flush()
-
-
-async def _evaluation(session: AsyncSession, run: Run, event: TrainerEvent) -> None:
-    data = event.data
-    name = str(data.get("name", "eval"))[:128]
-    query = select(Evaluation).where(
-        Evaluation.run_id == run.id, Evaluation.name == name, Evaluation.step == event.step
-    )
-    row = (await session.scalars(query)).first()
-    if row is None:
-        row = Evaluation(id=new_id("e"), run_id=run.id, name=name, step=event.step)
-        session.add(row)
-    counts, details = data.get("counts"), data.get("details")
-    row.values = numbers(data.get("values"))
-    row.counts = {key: int(value) for key, value in numbers(counts).items()}
-    row.details = details if isinstance(details, dict) else {}
-    await session.flush()

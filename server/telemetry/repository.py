@@ -1,4 +1,4 @@
-"""Reading what runs have said: log bytes, events, metric series, evaluations."""
+"""Reading what runs have said: log bytes, events, metric series."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from server.models import Evaluation, Event, LogChunk, MetricPoint, Run
+from server.models import Event, LogChunk, MetricPoint, Run
 
 
 async def log_bytes(session: AsyncSession, run_id: str, after: int, limit: int) -> bytes:
@@ -81,19 +81,3 @@ async def series(
     for key, step, t, value in await session.execute(query.order_by(MetricPoint.key, MetricPoint.step)):
         found[key].append((step, t, value))
     return found
-
-
-async def evaluations(
-    session: AsyncSession, run_id: str | None, pipeline_id: str | None, name: str | None, limit: int
-) -> Sequence[Evaluation]:
-    """Results, newest first."""
-    query = select(Evaluation)
-    if run_id is not None:
-        query = query.where(Evaluation.run_id == run_id)
-    if pipeline_id is not None:
-        query = query.join(Run, Run.id == Evaluation.run_id).where(Run.pipeline_id == pipeline_id)
-    if name is not None:
-        query = query.where(Evaluation.name == name)
-    return (
-        await session.scalars(query.order_by(Evaluation.created_at.desc(), Evaluation.id).limit(limit))
-    ).all()

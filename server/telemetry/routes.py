@@ -1,4 +1,4 @@
-"""What runs have said, over HTTP: logs by byte offset, metric series, events, samples, evaluations."""
+"""What runs have said, over HTTP: logs by byte offset, metric series, events, samples."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
-from nanochat_client.types import Evaluation, Event, LogChunk, LogPage, Metrics, Page, Sample, Series
+from nanochat_client.types import Event, LogChunk, LogPage, Metrics, Page, Sample, Series
 from server import models
 from server.deps import Read, ServicesDep
 from server.runs import repository as runs
@@ -126,32 +126,5 @@ async def get_samples(run_id: str, session: Read, after: Offset = 0, limit: Limi
     return Page(items=items, next_cursor=str(rows[limit - 1].seq) if len(rows) > limit else None)
 
 
-@router.get("/evaluations")
-async def get_evaluations(
-    session: Read,
-    run: Annotated[str | None, Query(max_length=64)] = None,
-    pipeline: Annotated[str | None, Query(max_length=64)] = None,
-    name: Annotated[str | None, Query(max_length=128)] = None,
-    limit: Limit = 100,
-) -> Page[Evaluation]:
-    """Results of evaluations, newest first."""
-    for pointer, text in (("/run", run), ("/pipeline", pipeline), ("/name", name)):
-        check_text(text or "", pointer)
-    rows = await repository.evaluations(session, run, pipeline, name, limit)
-    return Page(items=[evaluation_view(row) for row in rows])
-
-
 def event_view(row: models.Event) -> Event:
     return Event(seq=row.seq, kind=row.kind, step=row.step, t=row.t, attempt=row.attempt, data=row.data)
-
-
-def evaluation_view(row: models.Evaluation) -> Evaluation:
-    return Evaluation(
-        run_id=row.run_id,
-        step=row.step,
-        name=row.name,
-        values=row.values,
-        counts=row.counts,
-        details=row.details,
-        created_at=row.created_at,
-    )

@@ -67,6 +67,22 @@ def test_a_step_that_fails_fails_the_rest(service: Service) -> None:
     assert service.client.get(f"/pipelines/{made['id']}").json()["state"] == "failed"
 
 
+def test_an_optional_step_may_fail_and_the_rest_succeeds(service: Service) -> None:
+    worker = FakeWorker(service)
+    steps = [STEPS[0], {"name": "look", "stage": "tok_eval", "optional": True}]
+    made = post(service, steps=steps)
+    assert [run["optional"] for run in made["runs"]] == [False, True]
+    first = worker.claim()
+    saved = {"kind": "checkpoint", "step": 0, "path": "tokenizer/t", "bytes": 1, "sha256": "0" * 64}
+    worker.events(first, saved)
+    worker.finish(first)
+    claim = worker.claim()
+    assert service.client.get(f"/pipelines/{made['id']}").json()["state"] == "starting"
+    worker.finish(claim, "failed", reason="data_error", message="no data")
+    until(service, made["runs"][1]["id"], "failed")
+    assert service.client.get(f"/pipelines/{made['id']}").json()["state"] == "succeeded"
+
+
 def test_cancel_ends_what_has_not_ended(service: Service) -> None:
     worker = FakeWorker(service)
     made = post(service, steps=STEPS)
@@ -101,6 +117,7 @@ def test_bad_pipelines_are_refused_whole_with_pointers(service: Service) -> None
         ({"steps": [STEPS[0], STEPS[2]]}, "/steps/1/parent"),
         ({"steps": [{**STEPS[0], "checkpoint": "worst"}]}, "/steps/0/checkpoint"),
         ({"steps": [{**STEPS[0], "gpus": 3}]}, "/steps/0/gpus"),
+        ({"steps": [{**STEPS[0], "optional": True}, STEPS[1]]}, "/steps/1/parent"),
     ]
     for body, pointer in bad:
         answer = service.client.post("/pipelines", json=body)
