@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from nanochat.errors import DataError
 from nanochat.sandbox.programs import Limits, Program, Unprotected, protection, run
 from nanochat.tasks.datasets import PACKAGE, Dataset, DatasetTask, Row, Splits
 from nanochat.tasks.task import Example, Split, dialogue, wrong_option
@@ -41,13 +42,13 @@ class HumanEval(DatasetTask):
     }  # fmt: skip
 
     def __init__(self, split: Split, base: Path, options: str = "") -> None:
-        """Raises ConfigError for the training split, and where nothing locks programs in."""
+        """Raises ConfigError for the training split, DataError where nothing locks programs in."""
         if split == "train":
             raise wrong_option(f"task {self.name} has no training split: it only scores")
         try:
             protection()
         except Unprotected as error:
-            raise wrong_option(f"task {self.name}: {error}") from None
+            raise DataError(f"{self.name} cannot be scored: {error}") from None
         super().__init__(split, base, options)
 
     def example(self, number: int, row: Row) -> Example:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nanochat.configurator import ConfigError
+from nanochat.errors import DataError
 from nanochat.sandbox.programs import Unprotected
 from nanochat.tasks.datasets import local_file, source
 from nanochat.tasks.humaneval import HumanEval, code_of
@@ -34,7 +35,7 @@ def task(tmp_path: Path) -> HumanEval:
     file.write_text(json.dumps(ROW) + "\n")
     try:
         return HumanEval("test", tmp_path)
-    except ConfigError as error:
+    except DataError as error:
         pytest.skip(str(error))
 
 
@@ -105,5 +106,7 @@ def test_it_only_scores_and_only_behind_walls(tmp_path: Path, monkeypatch: pytes
         raise Unprotected("programs that a model wrote are not run here")
 
     monkeypatch.setattr("nanochat.tasks.humaneval.protection", refused)
-    with pytest.raises(ConfigError, match="humaneval: programs that a model wrote are not run here"):
+    with pytest.raises(
+        DataError, match="humaneval cannot be scored: programs that a model wrote are not run here"
+    ):
         open_task("humaneval", "test", tmp_path)
