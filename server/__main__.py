@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import logging
 import os
 import signal
 import socket
@@ -12,10 +11,8 @@ import tempfile
 
 from pydantic import ValidationError
 
-from server import migrate
+from server import exposure, migrate
 from server.settings import Settings
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class CannotStart(Exception):
@@ -23,14 +20,29 @@ class CannotStart(Exception):
 
 
 def check_exposure(settings: Settings) -> None:
-    """This version has no keys, so it serves this machine only. Raises CannotStart."""
-    if settings.host not in LOOPBACK:
+    """Who can reach the service from elsewhere needs a key, so there must be one. Raises CannotStart."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from server.keys import local
+
+    exposed = exposure.is_exposed(settings)
+    if not exposed and settings.auth != "on":
+        return
+    if exposed and settings.auth == "off":
         raise CannotStart(
-            f"NANOCHAT_HOST={settings.host} would open the service to the network without keys, which this "
-            "version does not have: use 127.0.0.1 and an SSH tunnel"
+            f"NANOCHAT_AUTH=off with NANOCHAT_HOST={settings.host} (or NANOCHAT_ALLOWED_HOSTS) would let "
+            "everybody who reaches it run programs here: use NANOCHAT_AUTH=auto"
         )
-    if settings.auth == "on":
-        raise CannotStart("NANOCHAT_AUTH=on needs keys, which this version does not have: use auto or off")
+    try:
+        found = bool(settings.bootstrap_key_file) or local.any_key(settings)
+    except SQLAlchemyError as error:
+        raise CannotStart(_database(error)) from None
+    if not found:
+        why = f"NANOCHAT_HOST={settings.host}" if exposed else "NANOCHAT_AUTH=on"
+        raise CannotStart(
+            f"{why} needs a key and there is none yet: make one with `nanochat keys create --local`, "
+            "then start again"
+        )
 
 
 def check_base_dir(settings: Settings) -> None:
@@ -55,13 +67,27 @@ def migrate_database(settings: Settings) -> None:
     except migrate.NewerDatabase as error:
         raise CannotStart(str(error)) from None
     except SQLAlchemyError as error:
-        cause = str(getattr(error, "orig", None) or error).splitlines()[0]
-        raise CannotStart(f"cannot use the database: {cause}; check NANOCHAT_DATABASE_URL") from None
+        raise CannotStart(_database(error)) from None
+
+
+def bootstrap_key(settings: Settings) -> None:
+    """Store or write the key of NANOCHAT_BOOTSTRAP_KEY_FILE. Raises CannotStart."""
+    from server.keys import local
+
+    try:
+        local.bootstrap(settings)
+    except (ValueError, OSError) as error:
+        raise CannotStart(f"NANOCHAT_BOOTSTRAP_KEY_FILE: {error}") from None
+
+
+def _database(error: Exception) -> str:
+    cause = str(getattr(error, "orig", None) or error).splitlines()[0]
+    return f"cannot use the database: {cause}; check NANOCHAT_DATABASE_URL"
 
 
 def listen(settings: Settings) -> socket.socket:
     """A bound socket. Raises CannotStart when the port is taken."""
-    family = socket.AF_INET6 if settings.host == "::1" else socket.AF_INET
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -82,14 +108,16 @@ def serve(settings: Settings) -> None:
     check_base_dir(settings)
     sock = listen(settings)
     migrate_database(settings)
+    bootstrap_key(settings)
 
     import uvicorn
 
+    from server import tokens
     from server.app import create_app
+    from server.redact import configure_logging
 
-    level = settings.log_level.upper()
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    token = tokens.ensure(settings)
+    configure_logging(settings, secrets=(token,))
     app = create_app(settings)
     gc.collect()
     gc.freeze()  # 140,000 objects that stay: looking through them stops every stream for 70 to 180 ms

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from pydantic import SecretStr
 
-from server import middleware, problems, tokens, web
+from server import docs_page, middleware, problems, tokens, web
 from server.app_version import VERSION
 from server.attempts.routes import router as attempts
 from server.checkpoints.evaluations import router as evaluations
@@ -17,6 +17,8 @@ from server.db import Database
 from server.deps import Services
 from server.inference.engines import EngineManager
 from server.inference.routes import router as inference
+from server.keys.ring import KeyRing
+from server.keys.routes import router as keys
 from server.live.hub import Hub
 from server.live.routes import router as live
 from server.pipelines.routes import router as pipelines
@@ -42,22 +44,26 @@ def create_app(settings: Settings) -> FastAPI:
         reconciler = Reconciler(known, db, hub)
         engines = EngineManager(known, db, numbers.inference)
         app.state.services = Services(known, db, hub, reconciler, engines)
+        app.state.keys = KeyRing(known, db)
         await reconciler.start()
         try:
-            async with numbers.watching():
+            async with numbers.watching(), app.state.keys.noting_use():
                 yield
         finally:
             await reconciler.stop()
             await engines.close()
             await db.close()
 
-    app = FastAPI(title="nanochat training service", version=VERSION, lifespan=lifespan)
+    app = FastAPI(
+        title="nanochat training service", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None
+    )
     problems.install(app)
     for router in (
         stages, plans, runs, pipelines, telemetry, live, checkpoints, evaluations, reports,
-        inference, workers, system, attempts,
+        inference, workers, system, attempts, keys,
     ):  # fmt: skip
         app.include_router(router)
+    docs_page.install(app)
     web.install(app)
     numbers = metrics.install(app)
     middleware.install(app, settings)

@@ -1,20 +1,35 @@
-"""Pure ASGI middleware: a request id on every answer, and only hosts we know.
+"""Pure ASGI middleware: a request id on every answer, only hosts and origins we know, headers that protect.
 
 BaseHTTPMiddleware is not used: it hides client disconnects from streaming answers.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server import exposure
+from server.auth import Authorize
+from server.policy import Policy
 from server.settings import Settings
 
 REQUEST_ID = re.compile(rb"^[A-Za-z0-9._-]{1,64}$")
-LOOPBACK = {"127.0.0.1", "localhost", "[::1]", "testserver"}
+#: what Starlette's TestClient calls itself
+TEST_HOST = "testserver"
+CSP = (
+    "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; object-src 'none'; "
+    "base-uri 'none'; frame-ancestors 'none'; form-action 'self'"
+)
+PROTECTION = [
+    (b"content-security-policy", CSP.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+]
 
 
 class RequestId:
@@ -32,48 +47,75 @@ class RequestId:
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", []), (b"x-request-id", request_id)]
+                headers = [*message.get("headers", []), (b"x-request-id", request_id), *PROTECTION]
+                message["headers"] = headers
             await send(message)
 
         return await self.app(scope, receive, send_with_id)
 
 
-class LoopbackHost:
-    """Refuses requests whose Host or Origin is not a loopback name: a web page elsewhere that
-    rebinds its name to 127.0.0.1 cannot drive the open service (DNS rebinding)."""
+class KnownHost:
+    """Refuses a Host that is not ours and an Origin that is neither ours nor allowed, on WebSockets too.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    So a page elsewhere that rebinds its name to this address cannot drive an open service, and cannot use
+    the session of somebody's browser. `hosts` None: any name, which is safe as there is always a key then.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: frozenset[str] | None, origins: frozenset[str]) -> None:
+        self.app, self.hosts, self.origins = app, hosts, origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] in ("http", "websocket"):
-            headers = dict(scope["headers"])
-            origin = headers.get(b"origin", b"").decode("latin-1")
-            host = headers.get(b"host", b"").decode("latin-1")
-            if not _is_loopback(host) or (origin and not _is_loopback(origin.partition("://")[2])):
-                return await _refuse(scope, receive, send)
+        if scope["type"] not in ("http", "websocket"):
+            return await self.app(scope, receive, send)
+        headers = dict(scope["headers"])
+        host = headers.get(b"host", b"").decode("latin-1").lower()
+        origin = headers.get(b"origin", b"").decode("latin-1").lower()
+        if self.hosts is not None and _name(host) not in self.hosts:
+            known = ", ".join(sorted(self.hosts - {TEST_HOST}))
+            detail = f"this service answers to {known}; NANOCHAT_ALLOWED_HOSTS adds a name"
+            return await _refuse(scope, receive, send, "forbidden_host", detail)
+        if origin and not self._is_ours(origin, host):
+            detail = "pages of other sites may not call this service; NANOCHAT_ALLOWED_ORIGINS adds one"
+            return await _refuse(scope, receive, send, "forbidden_origin", detail)
         return await self.app(scope, receive, send)
 
+    def _is_ours(self, origin: str, host: str) -> bool:
+        where = origin.partition("://")[2]
+        if origin in self.origins or (where and where == host):
+            return True
+        # another port of this machine: the dashboard in development
+        return _name(host) in exposure.LOOPBACK and _name(where) in exposure.LOOPBACK
 
-def _is_loopback(host: str) -> bool:
+
+def _name(host: str) -> str:
+    """`host` without port and brackets."""
     name = host if host.endswith("]") else host.rpartition(":")[0] or host
-    return name in LOOPBACK
+    return name.removeprefix("[").removesuffix("]")
 
 
-async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
+async def _refuse(scope: Scope, receive: Receive, send: Send, code: str, detail: str) -> None:
     if scope["type"] == "websocket":
         await receive()
-        await send({"type": "websocket.close", "code": 4403, "reason": "host not allowed"})
+        await send({"type": "websocket.close", "code": 4403, "reason": code})
         return
-    body = (
-        b'{"title":"Forbidden","status":403,"code":"forbidden_host","detail":"open http://127.0.0.1 instead"}'
-    )
+    body = json.dumps({"title": "Forbidden", "status": 403, "code": code, "detail": detail}).encode()
     headers = [(b"content-type", b"application/problem+json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": 403, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
 def install(app: FastAPI, settings: Settings) -> None:
-    if settings.host in ("127.0.0.1", "localhost", "::1"):
-        app.add_middleware(LoopbackHost)
+    """The last one added sees a request first."""
+    origins = exposure.names(settings.allowed_origins)
+    hosts = exposure.known_hosts(settings)
+    app.add_middleware(Authorize, policy=Policy())
+    if origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=sorted(origins),
+            allow_methods=["GET", "POST", "PATCH", "DELETE"],
+            allow_headers=["authorization", "content-type", "idempotency-key", "if-match"],
+            expose_headers=["etag", "location", "x-request-id"],
+        )
+    app.add_middleware(KnownHost, hosts=hosts if hosts is None else hosts | {TEST_HOST}, origins=origins)
     app.add_middleware(RequestId)

@@ -33,7 +33,13 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=1, le=65535)
     """Port to listen on."""
     auth: Literal["auto", "on", "off"] = "auto"
-    """auto: open on loopback as long as no key exists."""
+    """auto: open on loopback as long as no key exists; on: always a key; off: never, on loopback only."""
+    allowed_hosts: str = ""
+    """Names the service is reached by, comma-separated: what a reverse proxy passes on as Host."""
+    allowed_origins: str = ""
+    """Other sites whose pages may call the API (CORS), comma-separated: https://notebook.example."""
+    bootstrap_key_file: str = ""
+    """A file with an admin key, stored at the start; where there is none, a fresh one is written to it."""
     worker_token: SecretStr = SecretStr("")
     """Secret that workers present under /internal; `nanochat up` makes one."""
     lease_s: float = Field(default=300.0, gt=0)

@@ -1,21 +1,19 @@
 """The worker token: the secret that everything under /internal asks for.
 
 NANOCHAT_WORKER_TOKEN wins; else the file `worker.token` (mode 0600) in the base directory, made at the
-first start, so that a worker on the same host finds it. Not covered: a token per worker, and rotation
-without a restart.
+first start, so that a worker on the same host finds it. A key with the scope `worker` does as well: that is
+the way to a token per host that can be revoked. Not covered: changing this one without a restart.
 """
 
 from __future__ import annotations
 
-import hmac
 import os
 import secrets
 from pathlib import Path
-from typing import Annotated
 
-from fastapi import Depends, Header
+from fastapi import Depends, Request
 
-from server.deps import ServicesDep
+from nanochat_client.keys import Scope
 from server.problems import Unauthorized
 from server.settings import Settings
 
@@ -43,12 +41,10 @@ def ensure(settings: Settings) -> str:
     return path.read_text().strip()
 
 
-def require_worker(services: ServicesDep, authorization: Annotated[str, Header()] = "") -> None:
-    """Refuses (401) a request that does not carry the worker token."""
-    scheme, _, given = authorization.partition(" ")
-    expected = services.settings.worker_token.get_secret_value()
-    same = hmac.compare_digest(given.strip().encode(), expected.encode())
-    if scheme.lower() != "bearer" or not expected or not same:
+def require_worker(request: Request) -> None:
+    """Refuses (401) a request that `server.auth` did not let through as a worker's."""
+    caller = getattr(request.state, "caller", None)
+    if caller is None or Scope.WORKER not in caller.scopes:
         raise Unauthorized(
             "this is for workers: send `Authorization: Bearer <worker token>` (NANOCHAT_WORKER_TOKEN, "
             "else the file worker.token in the base directory)"

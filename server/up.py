@@ -43,7 +43,7 @@ class Supervisor:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.url = f"http://{settings.host if settings.host != '::1' else '[::1]'}:{settings.port}"
+        self.url = f"http://{_from_here(settings.host)}:{settings.port}"
         self.parts: list[Part] = []
         self.signals = 0
         self._mark = secrets.token_hex(8)
@@ -128,6 +128,12 @@ def _say(text: str, stream: TextIO | None = None) -> None:
     except OSError:  # a terminal that was closed must not keep us from stopping what we started
         with Path(os.devnull).open("w") as nowhere:
             os.dup2(nowhere.fileno(), stream.fileno())
+
+
+def _from_here(host: str) -> str:
+    """How this machine itself reaches a server that listens on `host`."""
+    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{here}]" if ":" in here else here
 
 
 def _ready(url: str) -> bool:
