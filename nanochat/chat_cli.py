@@ -1,5 +1,6 @@
 """Talk to a checkpoint in the terminal, without the service.
 
+Ctrl-C stops the answer and leaves what was said in the conversation; Ctrl-D leaves the program.
 Not covered: a history longer than the context (the oldest turns are forgotten), line editing beyond what
 the terminal gives.
 """
@@ -8,8 +9,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # --help loads no torch
@@ -18,6 +22,8 @@ if TYPE_CHECKING:  # --help loads no torch
 Turn = dict[str, str]
 #: furthest stage first
 STAGES = ("rl", "sft", "mid", "base")
+HINT = "Ctrl-C stops an answer, Ctrl-D leaves"
+INTERRUPTED = 128 + signal.SIGINT
 
 
 def parser() -> argparse.ArgumentParser:
@@ -36,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str]) -> int:
-    """0 when done, 1 when there is no model to talk to, 2 for wrong flags."""
+    """0 when done, 1 when there is no model to talk to, 2 for wrong flags, 130 for Ctrl-C before the end."""
     flags = parser()
     args = flags.parse_args(argv)
     if args.max_tokens < 1 or not 0 <= args.temperature <= 2 or args.top_k < 0:
@@ -59,17 +65,44 @@ def main(argv: Sequence[str]) -> int:
         return 1
     engine = make_engine(model, tokenizer, Options(lanes=1))
     chat = Chat(engine, args.max_tokens, args.temperature, args.top_k, args.seed)
+    if args.prompt:
+        chat.ask(args.prompt)
+        return INTERRUPTED if chat.stopped else 0
+    print(f"{meta.get('stage', 'model')} {place.name} of {place.parent.name}; {HINT}")
+    talk(chat)
+    return 0
+
+
+def talk(chat: Chat) -> None:
+    """Questions from the terminal until it is closed."""
+    if sys.stdin.isatty():
+        with suppress(ImportError):  # not in every Python: then without the arrow keys
+            import readline  # noqa: F401
+    while True:
+        try:
+            text = input("> ").strip()
+        except EOFError:
+            print()
+            return
+        except KeyboardInterrupt:
+            print(f"\n({HINT})")
+            continue
+        if text:
+            chat.ask(text)
+
+
+@contextmanager
+def noticing_ctrl_c(asked: list[bool]) -> Iterator[None]:
+    """Ctrl-C puts True into `asked` and raises nothing: an engine must not be torn out of its step."""
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        asked.append(True)
+
+    before = signal.signal(signal.SIGINT, handler)
     try:
-        if args.prompt:
-            chat.ask(args.prompt)
-            return 0
-        print(f"{meta.get('stage', 'model')} {place.name} of {place.parent.name}; Ctrl-D leaves")
-        while True:
-            if text := input("> ").strip():
-                chat.ask(text)
-    except (EOFError, KeyboardInterrupt):
-        print()
-        return 0
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class Chat:
@@ -82,11 +115,12 @@ class Chat:
         self.temperature, self.top_k = temperature, top_k
         self.seed = int.from_bytes(os.urandom(6)) if seed is None else seed
         self.turns: list[Turn] = []
+        self.stopped = False
+        """Whether Ctrl-C ended the last answer."""
 
     def ask(self, text: str) -> str:
-        """The answer to `text` after all that was said before."""
+        """The answer to `text` after all that was said before; printed, as far as Ctrl-C lets it come."""
         from nanochat.engine import Request
-        from nanochat.engine.detokenize import TextStream
         from nanochat.engine.sampling import Sampling
 
         self.turns.append({"role": "user", "content": text})
@@ -98,18 +132,33 @@ class Chat:
         room = self.engine.context - len(prompt)
         sampling = Sampling(self.temperature, self.top_k, seed=self.seed + len(self.turns))
         self.engine.add(Request("chat", prompt, min(self.max_tokens, room), sampling))
-        stream, said = TextStream(self.engine.tokenizer), ""
-        while self.engine.busy:
-            for output in self.engine.step():
-                if output.token is None:
-                    piece = stream.end()
-                else:
-                    piece = "" if output.tool else stream.push(output.token)
+        said, asked = "", list[bool]()
+        with noticing_ctrl_c(asked):
+            for piece in self._pieces(asked):
                 print(piece, end="", flush=True)
                 said += piece
-        print()
-        self.turns.append({"role": "assistant", "content": said})
+        self.stopped = bool(asked)
+        print(" (stopped)" if self.stopped else "")
+        if said:
+            self.turns.append({"role": "assistant", "content": said})
+        else:
+            del self.turns[-1:]  # a question nobody answered
         return said
+
+    def _pieces(self, asked: list[bool]) -> Iterator[str]:
+        """The answer's text as it comes, until its end or until somebody has `asked` to stop."""
+        from nanochat.engine.detokenize import TextStream
+
+        stream = TextStream(self.engine.tokenizer)
+        while self.engine.busy and not asked:
+            for output in self.engine.step():
+                if output.token is None:
+                    yield stream.end()
+                elif not output.tool:
+                    yield stream.push(output.token)
+        if self.engine.busy:
+            self.engine.abort("chat")
+            yield stream.end()
 
     def _prompt(self) -> list[int]:
         """The conversation as ids; the oldest turns go until an answer fits. Empty: not even one fits."""

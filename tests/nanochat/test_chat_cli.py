@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pydoc_data.topics
+import select
 import subprocess
 import sys
+import termios
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -72,3 +77,98 @@ def test_help_lists_every_flag(base: Path) -> None:
 def test_what_is_wrong_is_said_in_one_sentence(base: Path, argv: list[str], code: int, says: str) -> None:
     done = chat(base, *argv)
     assert done.returncode == code and says in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def endless(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that goes on until it may not say more."""
+    base = tmp_path_factory.mktemp("endless")
+    tokenizer = Tokenizer.train(iter(pydoc_data.topics.topics.values()), 300)
+    model = GPT(GPTConfig(65536, tokenizer.vocab_size, 1, 1, 1, 32))
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.normal_(std=0.2, generator=generator)
+        model.lm_head.weight[-9:] = 0  # no special token is ever the likeliest one
+    save_checkpoint(step_dir(base, "sft", "d1", 3), model, tokenizer, {"stage": "sft", "step": 3})
+    return base
+
+
+class Terminal:
+    """A program with a terminal of its own, as a person has it: keys go in, the screen comes out."""
+
+    def __init__(self, base: Path, *argv: str) -> None:
+        self.keys, side = os.openpty()
+        environ = {**os.environ, "NANOCHAT_BASE_DIR": str(base), "OMP_NUM_THREADS": "1", "TERM": "dumb"}
+        self.process = subprocess.Popen(
+            [sys.executable, str(REPO / "scripts" / "chat_cli.py"), *argv],
+            stdin=side, stdout=side, stderr=side, env=environ, cwd=base, start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )  # fmt: skip
+        os.close(side)
+        self.screen = ""
+
+    def type(self, keys: str) -> None:
+        os.write(self.keys, keys.encode())
+
+    def until(self, text: str, count: int = 1) -> str:
+        """Everything on the screen once `text` is there `count` times."""
+        end = time.monotonic() + 60
+        while self.screen.count(text) < count:
+            ready, _, _ = select.select([self.keys], [], [], max(0.0, end - time.monotonic()))
+            assert ready, f"waited in vain for {text!r}:\n{self.screen[-2000:]}"
+            try:
+                self.screen += os.read(self.keys, 65536).decode("utf-8", "replace")
+            except OSError:  # Linux: the other side is closed
+                pytest.fail(f"it left before it said {text!r}:\n{self.screen[-2000:]}")
+        return self.screen
+
+    def exit_code(self) -> int:
+        """Its exit code; what it still writes is read, so that it never waits for us."""
+        while True:
+            try:
+                if not os.read(self.keys, 65536):
+                    break
+            except OSError:
+                break
+        return self.process.wait(60)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self.keys)
+
+
+@pytest.fixture
+def terminal(endless: Path, request: pytest.FixtureRequest) -> Iterator[Terminal]:
+    found = Terminal(endless, "-t", "0", "--max_tokens=60000", *getattr(request, "param", ()))
+    yield found
+    found.close()
+
+
+def test_ctrl_c_stops_the_answer_and_not_the_program(terminal: Terminal) -> None:
+    terminal.until("> ")
+    terminal.type("Who are you?\n")
+    terminal.until("you?\r\n")
+    before = len(terminal.screen)
+    while len(terminal.screen) < before + 200:  # the answer streams
+        terminal.screen += os.read(terminal.keys, 65536).decode("utf-8", "replace")
+    terminal.type("\x03")
+    assert "(stopped)\r\n> " in terminal.until("(stopped)\r\n> ")
+    terminal.type("\x03")  # at the prompt: nothing to stop
+    terminal.until("Ctrl-D leaves)\r\n> ")
+    terminal.type("And now?\n")  # what was said before is in the conversation
+    terminal.until("now?\r\n")
+    terminal.type("\x03")
+    terminal.until("(stopped)\r\n> ", 2)
+    terminal.type("\x04")
+    assert terminal.exit_code() == 0 and "Traceback" not in terminal.screen
+
+
+@pytest.mark.parametrize("terminal", [("-p", "Who?")], indirect=True)
+def test_ctrl_c_ends_a_single_answer_with_130(terminal: Terminal) -> None:
+    while len(terminal.screen) < 200:
+        terminal.screen += os.read(terminal.keys, 65536).decode("utf-8", "replace")
+    terminal.type("\x03")
+    terminal.until("(stopped)")
+    assert terminal.exit_code() == 130
