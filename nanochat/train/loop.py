@@ -352,10 +352,12 @@ class Trainer:
 
 def _corpus(cfg: OptimizerConfig, base: Path) -> dict[str, Any]:
     """What this run learns from, for the checkpoint's lineage: a corpus of text, or tasks."""
-    told = cfg.model_dump(include={"data", "tasks", "task_examples"})
-    if source := told.pop("data", ""):
-        return corpus_identity(corpus_dir(source, base), source)
-    return {"source": told.pop("tasks", ""), "examples": told.get("task_examples")}
+    told = cfg.model_dump(include={"data", "tasks", "task_examples", "replay"})
+    text = corpus_identity(corpus_dir(told["data"], base), told["data"]) if told.get("data") else {}
+    if "tasks" not in told:
+        return text
+    found = {"source": told["tasks"], "examples": told["task_examples"]}
+    return found | {"replay": text} if told.get("replay") else found
 
 
 def make_optimizer(

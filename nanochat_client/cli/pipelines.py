@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -74,10 +74,13 @@ def follow_pipeline(client: Client, pipeline_id: str) -> None:
         raise typer.Exit(LEFT_ALONE) from None
     ended = client.pipeline(pipeline_id)
     _show_scores(client, pipeline_id)
+    for run in ended.runs:
+        if run.optional and run.state == "failed":
+            say(f"{run.name} was left out: {run.message or run.reason}")
     if ended.model:
         say(f"model {ended.model}: nanochat chat {ended.model}")
     if ended.state != "succeeded":
-        broken = next((run for run in ended.runs if run.state == "failed"), None)
+        broken = next((run for run in ended.runs if run.state == "failed" and not run.optional), None)
         if broken is not None:
             fail(
                 f"{broken.name} failed: {broken.message or broken.reason}; see nanochat logs {broken.id}",
@@ -97,27 +100,15 @@ def _follow_quietly(client: Client, made: Pipeline) -> None:
 
 
 def _show_scores(client: Client, pipeline_id: str) -> None:
-    before, after = (
-        next(iter(client.evaluations(pipeline=pipeline_id, name=name, limit=1).items), None)
-        for name in ("chat_eval/before", "chat_eval")
-    )
-    if after is None:
+    from nanochat_client.cli.results import show_report
+
+    report = client.pipeline_report(pipeline_id)
+    if not report.rows:
         return
-    rows = [
-        (task, _percent(before.values.get(task) if before else None), _percent(value))
-        for task, value in sorted(after.values.items())
-    ]
     if sys.stdout.isatty():
         print()
-        table(("score", "before", "after"), rows)
-        print()
-        return
-    for task, old, new in rows:
-        say(f"score {task}: before {old}, after {new}")
-
-
-def _percent(value: Any) -> str:
-    return "-" if value is None else f"{100 * float(value):.1f} %"
+    show_report(report)
+    say(f"the whole report: nanochat report {pipeline_id} --markdown")
 
 
 def pipelines(

@@ -15,6 +15,7 @@ import pytest
 
 from tests.client.conftest import Cli, put_events, put_log
 from tests.nanochat.interop.test_original import write as write_original
+from tests.server.checkpoints import chain
 from tests.server.fake_worker import FakeWorker, post_run, run_of
 from tests.services import Service, free_port
 
@@ -104,7 +105,7 @@ def test_a_pipeline_is_followed_to_its_scores(cli: Cli, worker: FakeWorker, tmp_
         first = worker.claim()
         metric = {"kind": "metric", "step": 1, "values": {"train/loss": 3.25, "train/tok_per_sec": 41000}}
         put_events(worker, first, {"kind": "phase", "phase": "train", "steps": 9}, metric)
-        for name, value in (("chat_eval/before", 0.1), ("chat_eval", 0.95)):
+        for name, of, value in (("chat_eval/before", "base", 0.1), ("chat_eval", "chatsft", 0.95)):
             put_events(
                 worker,
                 first,
@@ -114,6 +115,7 @@ def test_a_pipeline_is_followed_to_its_scores(cli: Cli, worker: FakeWorker, tmp_
                     "name": name,
                     "values": {"identity": value},
                     "counts": {"identity": 60},
+                    "details": {"checkpoint": f"{of}_checkpoints/x/step_000001"},
                 },
             )
         worker.finish(first)
@@ -123,7 +125,27 @@ def test_a_pipeline_is_followed_to_its_scores(cli: Cli, worker: FakeWorker, tmp_
     thread.join(10)
     assert status == 0, err
     assert "mine-a  succeeded  1/9  loss 3.250  41,000 tok/s" in out
-    assert "score identity: before 10.0 %, after 95.0 %" in out
+    assert "score identity: base 10.0 %, sft 95.0 %" in out
+
+
+def test_results_are_printed_as_a_report_as_rows_and_as_lineage(
+    cli: Cli, service: Service, worker: FakeWorker
+) -> None:
+    runs = chain.play(service, worker)
+    pipeline = runs["sft"]["pipeline"]
+    for what in (pipeline, runs["sft"]["id"]):
+        status, out, _ = cli("report", what)
+        assert status == 0
+        assert "score sums: mid 20.0 % (10-60), sft 60.0 % (30-80)" in out
+    assert cli("report", pipeline, "--markdown")[1].startswith("# whole\n")
+    assert json.loads(cli("report", pipeline, "--json")[1])["title"] == "whole"
+    (made,) = service.client.get(f"/runs/{runs['sft']['id']}/checkpoints").json()["items"]
+    out = cli("evaluations", "--checkpoint", made["id"])[1]
+    assert out.startswith(f"chat_eval\tsft\t{made['id']}\t10\tsums\t0.6000\t0.300 … 0.800\t40\t")
+    stages = [line.split("\t")[0] for line in cli("lineage", made["id"])[1].splitlines()]
+    assert stages == ["sft", "mid", "base", "tokenizer"]
+    assert "pydocs (5)\tc0ffee" in cli("lineage", made["id"])[1]
+    assert cli("report", "nobody")[0] == 2
 
 
 def test_a_pipeline_whose_step_fails_exits_1(cli: Cli, worker: FakeWorker, tmp_path: Path) -> None:

@@ -59,7 +59,8 @@ def test_verbs_move_a_run_and_a_pipeline(either: Either) -> None:
     assert [item.id for item in either.pipelines().items] == [pipeline.id]
     assert either.cancel_pipeline(pipeline.id).state is RunState.CANCELLED
     assert either.pipeline(pipeline.id).runs[0].state is RunState.CANCELLED
-    assert either.evaluations(pipeline=pipeline.id).items == []
+    assert either.evaluations(pipeline=pipeline.id, limit=5).items == []
+    assert either.pipeline_report(pipeline.id).rows == either.report(pipeline.runs[0].id).rows == []
 
 
 def test_the_service_describes_itself(either: Either, worker: FakeWorker) -> None:
