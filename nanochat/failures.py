@@ -24,7 +24,8 @@ def reason_of(error: BaseException) -> str:
         return "cuda_oom"
     if isinstance(error, MemoryError) or "DefaultCPUAllocator: can't allocate" in str(error):
         return "host_oom"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full or f"(os error {errno.ENOSPC})" in str(error):  # what safetensors' errors carry
         return "disk_full"
     if isinstance(error, NanLoss):
         return "nan_loss"

@@ -584,6 +584,13 @@ class ClaimRequest(Request):
     worker_id: str
 
 
+class Earlier(Wire):
+    """An attempt of the same run that was lost: its files may hold more than the server has."""
+
+    attempt_id: str
+    number: int
+
+
 class Claim(Wire):
     """A granted claim. `fence` goes with every later write of this attempt."""
 
@@ -603,6 +610,8 @@ class Claim(Wire):
     lease_s: float
     seconds_left: float | None = None
     """What is left of the run's `max_duration_s`."""
+    earlier: list[Earlier] = []
+    """Deliver what they left, where their files can be read, before the trainer starts."""
     log_acked: int
     """Bytes of the attempt's log the server holds."""
     events_acked: int

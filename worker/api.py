@@ -73,10 +73,16 @@ class Api:
     def finish(self, attempt_id: str, body: Finish) -> Finished:
         return self._call(Finished, "POST", f"/attempts/{attempt_id}/finish", body)
 
-    def ship(self, attempt_id: str, fence: int, kind: str, offset: int, data: bytes) -> int:
-        """Send bytes of the attempt's `log` or `events`; returns how many the server holds now."""
+    def ship(
+        self, attempt_id: str, fence: int, kind: str, offset: int, data: bytes, heir: str | None = None
+    ) -> int:
+        """Send bytes of the attempt's `log` or `events`; returns how many the server holds now.
+
+        `heir`: the attempt that `fence` belongs to, when that goes on in place of this one.
+        """
         method = "PUT" if kind == "log" else "POST"
-        params = {"offset": offset, "fence": fence}
+        params: dict[str, int | str] = {"offset": offset, "fence": fence}
+        params |= {"heir": heir} if heir else {}
         answer = self._send(method, f"/attempts/{attempt_id}/{kind}", data, params)
         return Acked.model_validate_json(answer.content).acked
 
@@ -84,7 +90,7 @@ class Api:
         return kind.model_validate_json(self._send(method, path, body).content)
 
     def _send(
-        self, method: str, path: str, body: BaseModel | bytes, params: dict[str, int] | None = None
+        self, method: str, path: str, body: BaseModel | bytes, params: dict[str, int | str] | None = None
     ) -> httpx.Response:
         raw = isinstance(body, bytes)
         content = body if isinstance(body, bytes) else body.model_dump_json().encode()

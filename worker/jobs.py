@@ -13,6 +13,7 @@ import subprocess
 import time
 from pathlib import Path
 
+from nanochat.paths import attempt_dir
 from nanochat_client.types import Claim, Desired, Finish, Reason
 from worker import notes, processes
 from worker.api import Api, Away, Refused, insist
@@ -103,6 +104,7 @@ class _Job:
         self._locks.run(claim.run_id, lambda: processes.kill(base, run_id=claim.run_id, host=self._host))
         self._locks.gpus(claim.gpus, self._keeps_waiting)
         self._guard.start()
+        self._deliver_for_the_lost()
         process, directory = start(claim, base, self._host)
         self._guard.trainer(process.pid)
         self._lease.started_at = time.monotonic()
@@ -136,6 +138,15 @@ class _Job:
     def _keeps_waiting(self) -> bool:
         self._lease.renew()
         return not (self._asked.leave or self._lease.refused or self._lease.wanted != Desired.RUN)
+
+    def _deliver_for_the_lost(self) -> None:
+        """Ship what lost attempts of this run left on disk: no process of theirs lives, ours comes after."""
+        for lost in self._claim.earlier:
+            directory = attempt_dir(self._settings.base_dir, self._claim.run_id, lost.number)
+            heir, fence = self._claim.attempt_id, self._claim.fence
+            shipper = Shipper(self._api, lost.attempt_id, fence, directory, heir=heir)
+            shipper.start()
+            self._ship_the_rest(shipper)
 
     def _supervise(self, process: subprocess.Popen[bytes], shipper: Shipper) -> str:
         """Wait for the trainer; stop it when somebody wants that. Returns why: "" when nobody did."""

@@ -31,7 +31,7 @@ def salvage(
     """
     processes.kill(settings.base_dir, note.attempt_id)
     directory = attempt_dir(settings.base_dir, note.run_id, note.number)
-    shipper = Shipper(api, note.attempt_id, note.fence, directory, 0, 0)  # the server says where to go on
+    shipper = Shipper(api, note.attempt_id, note.fence, directory)  # the server says where to go on
     shipper.finish()
     shipper.start()
     while shipper.is_alive():

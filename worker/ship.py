@@ -43,10 +43,17 @@ class Shipper(threading.Thread):
     """
 
     def __init__(
-        self, api: Api, attempt_id: str, fence: int, directory: Path, log_acked: int, events_acked: int
+        self,
+        api: Api,
+        attempt_id: str,
+        fence: int,
+        directory: Path,
+        log_acked: int = 0,
+        events_acked: int = 0,
+        heir: str | None = None,
     ) -> None:
         super().__init__(name=f"ship-{attempt_id}", daemon=True)
-        self._api, self._attempt_id, self._fence = api, attempt_id, fence
+        self._api, self._attempt_id, self._fence, self._heir = api, attempt_id, fence, heir
         self._files = [
             _File("events", directory / "events.jsonl", events_acked),
             _File("log", directory / "run.log", log_acked),
@@ -93,7 +100,7 @@ class Shipper(threading.Thread):
         if not data:
             return False
         try:
-            acked = self._api.ship(self._attempt_id, self._fence, file.kind, file.acked, data)
+            acked = self._api.ship(self._attempt_id, self._fence, file.kind, file.acked, data, self._heir)
         except Refused as refused:
             if refused.code != "offset_gap" or not isinstance(refused.nearest, int):
                 raise

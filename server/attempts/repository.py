@@ -38,10 +38,19 @@ async def fenced(session: AsyncSession, attempt_id: str, fence: int) -> tuple[At
     return attempt, run
 
 
-async def delivering(session: AsyncSession, attempt_id: str, fence: int) -> tuple[Attempt, Run]:
-    """Like `fenced`, for the files of an attempt: those of one that has ended are taken until the run is
-    claimed again, so that a worker that comes back can deliver what its dead trainer had written."""
+async def delivering(
+    session: AsyncSession, attempt_id: str, fence: int, heir: str | None = None
+) -> tuple[Attempt, Run]:
+    """Like `fenced`, for the files of an attempt, which matter after its end too: a dead trainer wrote them.
+
+    They are taken from its own worker until the run is claimed again; then from whoever claimed it (`heir`:
+    that attempt's id, with its fence), before whose trainer they belong.
+    """
     attempt, run = await get(session, attempt_id)
+    if heir is not None and attempt.state not in LIVE:
+        later, _ = await fenced(session, heir, fence)
+        if later.run_id == run.id and later.number > attempt.number:
+            return attempt, run
     if attempt.fence != fence or (attempt.state not in LIVE and await _claimed_again(session, attempt)):
         raise stale(attempt, fence)
     return attempt, run
@@ -64,6 +73,8 @@ def stale(attempt: Attempt, fence: int) -> Conflict:
 
 async def mark_running(session: AsyncSession, attempt: Attempt, run: Run) -> None:
     """The trainer has spoken: starting → running. Does nothing in any other state."""
+    if attempt.state not in LIVE:
+        return  # what a dead one had still to say
     if attempt.state == STARTING:
         attempt.state = RUNNING
     if run.state == STARTING:

@@ -9,7 +9,7 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from nanochat.stages import STAGES
-from nanochat_client.types import Beat, Blocked, Claim, Desired, Finish, Reason, RunState
+from nanochat_client.types import Beat, Blocked, Claim, Desired, Earlier, Finish, Reason, RunState
 from server.attempts import repository
 from server.attempts.inputs import filled
 from server.models import Attempt, Run, Worker, now
@@ -92,6 +92,11 @@ async def claim(session: AsyncSession, attempt_id: str, worker_id: str, lease_s:
         desired=Desired(run.desired),
         lease_s=lease_s,
         seconds_left=await _seconds_left(session, run),
+        earlier=[
+            Earlier(attempt_id=lost.id, number=lost.number)
+            for lost in await runs.attempts(session, run.id)
+            if lost.state == LOST
+        ],
         log_acked=attempt.log_acked,
         events_acked=attempt.events_acked,
     )

@@ -17,6 +17,7 @@ from server.tokens import WorkerOnly
 router = APIRouter(prefix="/internal/attempts", tags=["internal"], dependencies=[WorkerOnly])
 Offset = Annotated[int, Query(ge=0, lt=2**62)]
 Fence = Annotated[int, Query(ge=0, lt=2**31)]
+Heir = Annotated[str | None, Query(max_length=16)]
 
 
 class TooLarge(ServiceError):
@@ -35,12 +36,12 @@ async def _body(request: Request) -> bytes:
 
 @router.put("/{attempt_id}/log")
 async def put_log(
-    attempt_id: str, offset: Offset, fence: Fence, request: Request, services: ServicesDep
+    attempt_id: str, offset: Offset, fence: Fence, request: Request, services: ServicesDep, heir: Heir = None
 ) -> Acked:
-    """Bytes of the attempt's run.log that start at `offset`."""
+    """Bytes of the attempt's run.log that start at `offset`. `heir`: see below."""
     data = await _body(request)
     async with services.db.write() as session:
-        attempt, run = await delivering(session, attempt_id, fence)
+        attempt, run = await delivering(session, attempt_id, fence, heir)
         acked = await ingest.store_log(session, attempt, run, offset, data)
         announce(session, services.hub, run.id)
     return Acked(acked=acked)
@@ -48,12 +49,15 @@ async def put_log(
 
 @router.post("/{attempt_id}/events")
 async def post_events(
-    attempt_id: str, offset: Offset, fence: Fence, request: Request, services: ServicesDep
+    attempt_id: str, offset: Offset, fence: Fence, request: Request, services: ServicesDep, heir: Heir = None
 ) -> Acked:
-    """Bytes of the attempt's events.jsonl that start at `offset`; whole lines count."""
+    """Bytes of the attempt's events.jsonl that start at `offset`; whole lines count.
+
+    `heir`: the attempt that goes on in place of this one, which was lost, and whose fence is given.
+    """
     data = await _body(request)
     async with services.db.write() as session:
-        attempt, run = await delivering(session, attempt_id, fence)
+        attempt, run = await delivering(session, attempt_id, fence, heir)
         acked = await ingest.store_events(session, attempt, run, offset, data)
         announce(session, services.hub, run.id)
     return Acked(acked=acked)

@@ -51,12 +51,13 @@ def main() -> int:
     flags.add_argument("--seed", type=int, default=1)
     flags.add_argument("--rows", nargs="+", default=[], help="words; rows whose name has one of them")
     flags.add_argument("--full-length", action="store_true", help="one round: real leases, 3 minutes away")
+    flags.add_argument("--keep", type=Path, help="where to leave what a try that did not hold has left")
     given = flags.parse_args()
     rows = [row for row in ROWS if not given.rows or any(word in row.name for word in given.rows)]
     lines, well = ["| fault | database | tried | held | seconds each |", "|---|---|---|---|---|"], True
     for kind in given.database:
         with scratch() as place, database(kind) as url, running(place, url) as campaign:
-            for row, counts in tries(campaign, rows, given.tries, given.seed):
+            for row, counts in tries(campaign, rows, given.tries, given.seed, given.keep):
                 lines.append(said(row.name, kind, counts))
                 well &= counts.held == counts.tried
     if given.full_length:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -13,7 +14,7 @@ import httpx
 
 from tests.faults.cluster import LEASE_S, Cluster
 from tests.faults.rows import Row
-from tests.faults.trial import Trial, losses
+from tests.faults.trial import STEPS, Trial, losses
 from tests.nanochat.trainers import write_corpus
 from worker import processes
 
@@ -39,26 +40,35 @@ class Campaign:
             body = {"stage": "tokenizer", "overrides": {"data": str(self.corpus), "vocab_size": 300}}
             self.tokenizer = str(self.cluster.post("/runs", body)["id"])
             self.cluster.until(self.tokenizer, "succeeded")
-            whole = self.begin(random.Random(0))
-            self.cluster.until(whole.id, "succeeded", "failed")
-            self.reference = losses(self.cluster, whole.id)
-            whole.ends(self.reference)
+            self._references: dict[int, dict[int, float]] = {}
+            self.reference(STEPS)
         except BaseException:
             self.close()
             raise
 
-    def begin(self, rng: random.Random) -> Trial:
-        return Trial(self.cluster, self.tokenizer, self.corpus, rng)
+    def reference(self, steps: int) -> dict[int, float]:
+        """Losses of a run of so many steps that nobody disturbs."""
+        if steps not in self._references:
+            whole = self.begin(random.Random(0), steps)
+            self.cluster.until(whole.id, "succeeded", "failed")
+            found = losses(self.cluster, whole.id)
+            whole.ends(found)
+            self._references[steps] = found
+        return self._references[steps]
+
+    def begin(self, rng: random.Random, steps: int) -> Trial:
+        return Trial(self.cluster, self.tokenizer, self.corpus, rng, steps)
 
     def attempt(self, row: Row, seed: int, away_s: float | None = None) -> None:
         """One try of one row. Raises AssertionError with what did not hold."""
+        reference = self.reference(row.steps)
         with row.around(self.cluster):
-            trial = self.begin(random.Random(seed))
+            trial = self.begin(random.Random(seed), row.steps)
             if away_s is not None:
                 trial.away_s = away_s
             try:
-                if not row.act(trial, self.reference):
-                    trial.ends(self.reference)
+                if not row.act(trial, reference):
+                    trial.ends(reference)
             finally:
                 trial.watch.stop()
 
@@ -77,8 +87,13 @@ class Campaign:
         self.cluster.stop()
 
 
-def tries(campaign: Campaign, rows: Sequence[Row], count: int, seed: int) -> Iterator[tuple[Row, Counts]]:
-    """Every row `count` times, one after the other; yields each row with its counts."""
+def tries(
+    campaign: Campaign, rows: Sequence[Row], count: int, seed: int, keep: Path | None = None
+) -> Iterator[tuple[Row, Counts]]:
+    """Every row `count` times, one after the other; yields each row with its counts.
+
+    `keep`: where to leave a copy of the base directory of each try that did not hold.
+    """
     for row in rows:
         counts = Counts()
         if why := row.needs():
@@ -92,9 +107,16 @@ def tries(campaign: Campaign, rows: Sequence[Row], count: int, seed: int) -> Ite
                     counts.held += 1
                 except Exception as error:
                     counts.broken.append(f"try {number}: {type(error).__name__}: {error}"[:600])
+                    if keep is not None:
+                        name = f"{row.name.replace(' ', '-')}-{number}"
+                        shutil.copytree(campaign.cluster.base, keep / name, ignore=_sockets)
                     campaign.repair()
                 counts.seconds += time.monotonic() - started
         yield row, counts
+
+
+def _sockets(place: str, names: list[str]) -> set[str]:
+    return {name for name in names if Path(place, name).is_socket()}
 
 
 @contextmanager

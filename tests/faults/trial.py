@@ -17,7 +17,7 @@ from nanochat.paths import attempt_dir
 from tests.faults.cluster import Cluster, wait_until
 from worker import notes
 
-STEPS = 120
+STEPS, LONG = 120, 600
 SAVE_EVERY = 20
 CONFIG: dict[str, Any] = {
     "device": "auto",
@@ -27,7 +27,6 @@ CONFIG: dict[str, Any] = {
     "max_seq_len": 32,
     "device_batch_size": 2,
     "total_batch_size": 128,
-    "num_iterations": STEPS,
     "save_every": SAVE_EVERY,
     "eval_every": 0,
     "sample_every": 0,
@@ -58,18 +57,17 @@ class Trial:
     """A run of the tiny model, two ranks on two leased GPUs, with the fault's random numbers."""
 
     def __init__(
-        self, cluster: Cluster, tokenizer: str, corpus: Path, rng: random.Random, **overrides: Any
+        self, cluster: Cluster, tokenizer: str, corpus: Path, rng: random.Random, steps: int
     ) -> None:
-        self.cluster, self.rng = cluster, rng
+        self.cluster, self.rng, self.steps = cluster, rng, steps
         self.away_s = cluster.lease_s + 2.0
         """How long a part stays away."""
-        self.log_to_be_complete = True
         body = {
             "stage": "base",
             "config": "debug_cpu",
             "parent": tokenizer,
             "gpus": cluster.gpus,
-            "overrides": {**CONFIG, "data": str(corpus), **overrides},
+            "overrides": {**CONFIG, "data": str(corpus), "num_iterations": steps},
         }
         self.watch = Watch(cluster)
         self.watch.start()
@@ -108,12 +106,12 @@ class Trial:
             wait_until(lambda: self.newest > 0)
             time.sleep(self.rng.uniform(0, 3))  # a moment by the clock: nothing tells it
         elif moment == "stepping":
-            self.come_to_step(self.rng.randint(1, STEPS - SAVE_EVERY))
+            self.come_to_step(self.rng.randint(1, self.steps // 2))
         elif moment == "saving":
-            self.come_to_step(self.rng.randrange(SAVE_EVERY, STEPS - SAVE_EVERY, SAVE_EVERY) - 1)
+            self.come_to_step(self.rng.randrange(SAVE_EVERY, self.steps - SAVE_EVERY, SAVE_EVERY) - 1)
             wait_until(lambda: self.over or any(self.checkpoints.glob("*.tmp")), every_s=0.001)
         else:
-            self.come_to_step(STEPS)
+            self.come_to_step(self.steps)
 
     def come_to_step(self, step: int) -> None:
         wait_until(lambda: self.over or self.step >= step)
@@ -128,7 +126,7 @@ class Trial:
         """The run ends well and as if nothing had happened."""
         run = self.cluster.until(self.id, "succeeded", "failed", "cancelled", "paused")
         assert run["state"] == state, f"{run['state']}: {run['reason']} {run['message']}"
-        self.is_whole(reference, STEPS)
+        self.is_whole(reference, self.steps)
         self.left_nothing()
 
     def is_whole(self, reference: dict[int, float], steps: int) -> None:
@@ -139,8 +137,7 @@ class Trial:
         assert not wrong, f"other losses at steps {_ranges(wrong)}"
         streamed = self.streamed()
         assert streamed == list(range(1, steps + 1)), f"a reader of the stream sees steps {_ranges(streamed)}"
-        if self.log_to_be_complete:
-            self.log_is_complete()
+        self.log_is_complete()
 
     def log_is_complete(self) -> None:
         written = b"".join(

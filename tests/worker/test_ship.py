@@ -19,7 +19,7 @@ class Server:
         self.away = 0
         self.fenced = False
 
-    def ship(self, attempt_id: str, fence: int, kind: str, offset: int, data: bytes) -> int:
+    def ship(self, attempt_id: str, fence: int, kind: str, offset: int, data: bytes, heir: str | None) -> int:
         if self.fenced:
             raise Refused(409, "stale_fence", "somebody else has it")
         if self.away:
