@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from nanochat_client import operations, types
 from nanochat_client._http import Address, AsyncTransport
+from nanochat_client.keys import Key, KeyCreated
 from nanochat_client.operations import JsonObject, Message
 from nanochat_client.stream import CHANNELS, AsyncStream
 
@@ -261,6 +262,22 @@ class AsyncClient:
 
     async def system(self) -> types.System:
         return await self._transport.send(operations.system())
+
+    # ---------------------------------------------------------------- keys
+
+    async def keys(self) -> types.Page[Key]:
+        """Every key with its scopes and its last use. Needs an admin's key, as the next two."""
+        return await self._transport.send(operations.list_keys())
+
+    async def create_key(
+        self, name: str, *, scopes: Sequence[str] = (), expires_in_s: int | None = None
+    ) -> KeyCreated:
+        """A fresh key; its `key` is shown this once. Without `scopes`: read, submit, operate and infer."""
+        return await self._transport.send(operations.create_key(name, scopes, expires_in_s))
+
+    async def revoke_key(self, key_id: str) -> None:
+        """End a key and the sessions that were made with it."""
+        return await self._transport.send(operations.revoke_key(key_id))
 
     # ---------------------------------------------------------------- models
 

@@ -13,6 +13,7 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from nanochat_client import types
 from nanochat_client.errors import ServerError
+from nanochat_client.keys import Key, KeyCreated
 
 T = TypeVar("T")
 Params = dict[str, Any]
@@ -238,6 +239,22 @@ def load_model(name: str, *, loaded: bool) -> Operation[dict[str, Any]]:
 def promote(checkpoint_id: str, alias: str) -> Operation[types.Checkpoint]:
     path = f"/checkpoints/{quote(checkpoint_id)}/promote"
     return Operation("POST", path, _parser(types.Checkpoint), body={"alias": alias}, repeatable=True)
+
+
+# ---------------------------------------------------------------- keys
+
+
+def list_keys() -> Operation[types.Page[Key]]:
+    return _get("/keys", types.Page[Key])
+
+
+def create_key(name: str, scopes: Sequence[str], expires_in_s: int | None) -> Operation[KeyCreated]:
+    body: JsonObject = {"name": name, "expires_in_s": expires_in_s}
+    return _post("/keys", KeyCreated, {**body, "scopes": list(scopes)} if scopes else body)
+
+
+def revoke_key(key_id: str) -> Operation[None]:
+    return Operation("DELETE", f"/keys/{_id(key_id)}", lambda _: None)
 
 
 def chat(model: str, messages: Sequence[Message], options: dict[str, Any]) -> Operation[str]:
