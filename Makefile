@@ -2,12 +2,13 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+TRIES ?= 20
 HOME_DIR ?= /tmp/nanochat-ablation
 export NANOCHAT_PORT ?= $(PORT)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up lint types test test-fast test-clients web bench bench-train bench-kills bench-modern bench-loss \
-	bench-overheads bench-serve bench-eval bench-quality soak docs
+.PHONY: help setup up lint types test test-fast test-faults test-clients web bench bench-train bench-kills bench-modern \
+	bench-loss bench-overheads bench-serve bench-eval bench-quality soak docs
 
 help: ## list the targets
 	@echo "targets:"
@@ -45,6 +46,11 @@ test-fast: ## all tests but those in a browser
 	@echo "test-fast: all but the tests in a browser"
 	@$(PYTHON) bootstrap.py --dev
 	@$(BIN)/pytest -n 2 -m "not e2e and not clients"
+
+test-faults: ## break the service on purpose, every fault 20 times on both databases (hours; TRIES=…)
+	@echo "test-faults: kills, freezes, cuts, full disks; what was tried and what held"
+	@$(PYTHON) bootstrap.py --dev
+	@$(BIN)/python -m tests.faults --tries $(TRIES) --full-length
 
 test-clients: ## other people's large clients against the server: lm-evaluation-harness (installs 750 MB apart, once)
 	@echo "test-clients: LangChain and lm-evaluation-harness against a real server"
