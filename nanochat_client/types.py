@@ -258,8 +258,8 @@ class Evaluation(Wire):
     values: dict[str, float]
     """By task: shares of right answers (0…1), bits per byte, bytes per token."""
     counts: dict[str, int] = {}
-    intervals: dict[str, tuple[float, float]] = {}
-    """95 % intervals of the shares."""
+    intervals: dict[str, list[float]] = {}
+    """Two numbers each: 95 % intervals of the shares."""
     totals: dict[str, float] = {}
     """Means of centred accuracies, e.g. CORE; of fewer tasks than it has the name says so."""
     details: dict[str, JsonValue] = {}

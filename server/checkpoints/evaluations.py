@@ -65,7 +65,7 @@ def evaluation_view(row: Evaluation) -> types.Evaluation:
         name=row.name,
         values=row.values,
         counts=row.counts,
-        intervals=score.intervals,
+        intervals={task: list(pair) for task, pair in score.intervals.items()},
         totals=score.totals,
         details=row.details,
         created_at=row.created_at,

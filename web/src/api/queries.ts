@@ -94,6 +94,15 @@ export function useEvaluations(where: { run?: string; pipeline?: string }) {
   });
 }
 
+export function useReport(pipeline_id: string, live: boolean) {
+  return useQuery({
+    refetchInterval: whileLive(live),
+    queryKey: ["report", pipeline_id, live],
+    queryFn: () => unwrap(api.GET("/pipelines/{pipeline_id}/report", { params: { path: { pipeline_id } } })),
+    placeholderData: (previous) => previous,
+  });
+}
+
 export function useModels() {
   return useQuery({ queryKey: ["models"], queryFn: () => getJson<{ data: Model[] }>("/v1/models"), refetchInterval: SLOW_MS });
 }

@@ -61,6 +61,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/checkpoints/{checkpoint_id}/lineage": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Checkpoint Lineage
+         * @description Where a checkpoint comes from: its parents back to the first, tokenizer, data, config and code.
+         */
+        get: operations["checkpoint_lineage_checkpoints__checkpoint_id__lineage_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/checkpoints/{checkpoint_id}/promote": {
         parameters: {
             query?: never;
@@ -149,7 +169,7 @@ export interface paths {
         };
         /**
          * Get Evaluations
-         * @description Results of evaluations, newest first.
+         * @description Results of evaluations that match all filters, newest first.
          */
         get: operations["get_evaluations_evaluations_get"];
         put?: never;
@@ -232,6 +252,8 @@ export interface paths {
         /**
          * Post Events
          * @description Bytes of the attempt's events.jsonl that start at `offset`; whole lines count.
+         *
+         *     `heir`: the attempt that goes on in place of this one, which was lost, and whose fence is given.
          */
         post: operations["post_events_internal_attempts__attempt_id__events_post"];
         delete?: never;
@@ -270,7 +292,7 @@ export interface paths {
         get?: never;
         /**
          * Put Log
-         * @description Bytes of the attempt's run.log that start at `offset`.
+         * @description Bytes of the attempt's run.log that start at `offset`. `heir`: see below.
          */
         put: operations["put_log_internal_attempts__attempt_id__log_put"];
         post?: never;
@@ -314,6 +336,90 @@ export interface paths {
          * @description Sent every 2 s. 404 `unknown_worker`: register again.
          */
         post: operations["beat_internal_workers__worker_id__beat_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/keys": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Keys
+         * @description Every key with its scopes and its last use, never its secret.
+         */
+        get: operations["list_keys_keys_get"];
+        put?: never;
+        /**
+         * Create Key
+         * @description Make a key. The answer shows it, and nothing shows it again.
+         */
+        post: operations["create_key_keys_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/keys/{key_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Revoke Key
+         * @description The key and all its sessions end: here at once, in other replicas within two seconds.
+         */
+        delete: operations["revoke_key_keys__key_id__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/login": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Login
+         * @description A session for the browser, as a cookie that no script can read.
+         */
+        post: operations["login_login_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/logout": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Logout
+         * @description The browser forgets its session.
+         */
+        post: operations["logout_logout_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -435,6 +541,26 @@ export interface paths {
          * @description End every run of it that has not ended.
          */
         post: operations["cancel_pipeline_pipelines__pipeline_id__cancel_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/pipelines/{pipeline_id}/report": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Pipeline Report
+         * @description The report of a pipeline; runs that have not succeeded are `missing`.
+         */
+        get: operations["pipeline_report_pipelines__pipeline_id__report_get"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -674,6 +800,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/runs/{run_id}/report": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Run Report
+         * @description What the run and those it starts from did, and what their models can do; in a pipeline, all of it.
+         */
+        get: operations["run_report_runs__run_id__report_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/runs/{run_id}/resume": {
         parameters: {
             query?: never;
@@ -746,6 +892,26 @@ export interface paths {
          * @description The same frames as server-sent events, one per `data:` line.
          */
         get: operations["events_runs__run_id__stream_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/session": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Session
+         * @description Who is signed in here. 404 where nobody needs to be.
+         */
+        get: operations["session_session_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -943,6 +1109,27 @@ export interface components {
              */
             acked: number;
         };
+        /**
+         * Artefact
+         * @description A checkpoint or tokenizer that another one was made from.
+         */
+        Artefact: {
+            /**
+             * Checkpoint
+             * @description Its id; null when the service does not know it.
+             */
+            checkpoint?: string | null;
+            /**
+             * Path
+             * @description Below the base directory.
+             */
+            path: string;
+            /**
+             * Sha256
+             * @description Of its manifest.
+             */
+            sha256: string;
+        };
         /** Attempt */
         Attempt: {
             /**
@@ -954,6 +1141,17 @@ export interface components {
             ended_at?: string | null;
             /** Exit Code */
             exit_code?: number | null;
+            /**
+             * Fence
+             * @description Grows with every claim; who writes under an older one is refused.
+             * @default 0
+             */
+            fence: number;
+            /**
+             * Gpus
+             * @default []
+             */
+            gpus: number[];
             /** Message */
             message?: string | null;
             /** Number */
@@ -961,6 +1159,17 @@ export interface components {
             /** Peak Bytes */
             peak_bytes?: number | null;
             reason?: components["schemas"]["Reason"] | null;
+            /**
+             * Renewed At
+             * @description Last renewal of its lease.
+             */
+            renewed_at?: string | null;
+            /**
+             * Seconds
+             * @description How long its trainer worked, as its worker measured it.
+             * @default 0
+             */
+            seconds: number;
             /** Signal */
             signal?: number | null;
             /** Started At */
@@ -979,13 +1188,28 @@ export interface components {
         Beat: {
             /** Fence */
             fence: number;
+            /**
+             * Movable
+             * @description What the worker was told last, and acts on.
+             * @default false
+             */
+            movable: boolean;
+            /**
+             * Seconds
+             * @description How long the trainer has worked.
+             * @default 0
+             */
+            seconds: number;
         };
         /** BeatAnswer */
         BeatAnswer: {
             desired: components["schemas"]["Desired"];
             /** Lease S */
             lease_s: number;
-            /** Movable */
+            /**
+             * Movable
+             * @description Another host could go on with the run: without a renewal for 0.8 of the lease, stop the trainer.
+             */
             movable: boolean;
         };
         /**
@@ -1072,6 +1296,12 @@ export interface components {
                 [key: string]: components["schemas"]["JsonValue"];
             };
             desired: components["schemas"]["Desired"];
+            /**
+             * Earlier
+             * @description Deliver what they left, where their files can be read, before the trainer starts.
+             * @default []
+             */
+            earlier: components["schemas"]["Earlier"][];
             /** Events Acked */
             events_acked: number;
             /** Fence */
@@ -1099,6 +1329,11 @@ export interface components {
             processes: number;
             /** Run Id */
             run_id: string;
+            /**
+             * Seconds Left
+             * @description What is left of the run's `max_duration_s`.
+             */
+            seconds_left?: number | null;
             /** Stage */
             stage: string;
         };
@@ -1139,8 +1374,23 @@ export interface components {
          * @enum {string}
          */
         Desired: "run" | "pause" | "cancel";
+        /**
+         * Earlier
+         * @description An attempt of the same run that was lost: its files may hold more than the server has.
+         */
+        Earlier: {
+            /** Attempt Id */
+            attempt_id: string;
+            /** Number */
+            number: number;
+        };
         /** Evaluation */
         Evaluation: {
+            /**
+             * Checkpoint
+             * @description Id of what was measured; null when the service does not know it.
+             */
+            checkpoint?: string | null;
             /**
              * Counts
              * @default {}
@@ -1160,13 +1410,42 @@ export interface components {
             details: {
                 [key: string]: components["schemas"]["JsonValue"];
             };
+            /** Id */
+            id: string;
+            /**
+             * Intervals
+             * @description Two numbers each: 95 % intervals of the shares.
+             * @default {}
+             */
+            intervals: {
+                [key: string]: number[];
+            };
             /** Name */
             name: string;
-            /** Run Id */
+            /**
+             * Run Id
+             * @description The run that measured.
+             */
             run_id: string;
+            /**
+             * Stage
+             * @description Stage that made it.
+             */
+            stage?: string | null;
             /** Step */
             step?: number | null;
-            /** Values */
+            /**
+             * Totals
+             * @description Means of centred accuracies, e.g. CORE; of fewer tasks than it has the name says so.
+             * @default {}
+             */
+            totals: {
+                [key: string]: number;
+            };
+            /**
+             * Values
+             * @description By task: shares of right answers (0…1), bits per byte, bytes per token.
+             */
             values: {
                 [key: string]: number;
             };
@@ -1207,6 +1486,8 @@ export interface components {
             /** Peak Bytes */
             peak_bytes?: number | null;
             reason?: components["schemas"]["Reason"] | null;
+            /** Seconds */
+            seconds?: number | null;
             /** Signal */
             signal?: number | null;
             /**
@@ -1253,8 +1534,27 @@ export interface components {
              */
             uuid: string;
         };
+        /** GpuProcess */
+        GpuProcess: {
+            /** Memory Bytes */
+            memory_bytes?: number | null;
+            /**
+             * Name
+             * @description Its command; empty when it lives in another container.
+             * @default
+             */
+            name: string;
+            /** Pid */
+            pid: number;
+        };
         /** GpuStats */
         GpuStats: {
+            /**
+             * Foreign
+             * @description Processes that hold the GPU and belong to no run of this service.
+             * @default []
+             */
+            foreign: components["schemas"]["GpuProcess"][];
             /** Index */
             index: number;
             /** Memory Total Bytes */
@@ -1302,6 +1602,136 @@ export interface components {
             memory_used_bytes: number;
         };
         JsonValue: unknown;
+        /** Key */
+        Key: {
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+            /** Expires At */
+            expires_at: string | null;
+            /** Id */
+            id: string;
+            /** Name */
+            name: string;
+            /** Scopes */
+            scopes: components["schemas"]["Scope"][];
+            /**
+             * Used At
+             * @description Last use, to the minute.
+             */
+            used_at: string | null;
+        };
+        /** KeyCreate */
+        KeyCreate: {
+            /**
+             * Expires In S
+             * @description Absent: it does not expire.
+             */
+            expires_in_s?: number | null;
+            /**
+             * Name
+             * @description Whose key it is.
+             */
+            name: string;
+            /** Scopes */
+            scopes?: components["schemas"]["Scope"][];
+        };
+        /** KeyCreated */
+        KeyCreated: {
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+            /** Expires At */
+            expires_at: string | null;
+            /** Id */
+            id: string;
+            /**
+             * Key
+             * @description The secret: `nck_<id>_…`. It is shown this once.
+             */
+            key: string;
+            /** Name */
+            name: string;
+            /** Scopes */
+            scopes: components["schemas"]["Scope"][];
+            /**
+             * Used At
+             * @description Last use, to the minute.
+             */
+            used_at: string | null;
+        };
+        /** Lineage */
+        Lineage: {
+            /** Checkpoint */
+            checkpoint: string;
+            /**
+             * Complete
+             * @description Every step says its data and code, and the way leads to a tokenizer.
+             */
+            complete: boolean;
+            /** @description Where the way back ends at something the service does not know. */
+            missing?: components["schemas"]["Artefact"] | null;
+            /**
+             * Steps
+             * @description The checkpoint itself first, then its parents, the tokenizer last.
+             */
+            steps: components["schemas"]["LineageStep"][];
+        };
+        /**
+         * LineageStep
+         * @description One artefact on the way back, as it says itself where it comes from.
+         */
+        LineageStep: {
+            /** Checkpoint */
+            checkpoint: string;
+            /**
+             * Code
+             * @description Version, commit, and whether the checkout had changes.
+             */
+            code?: {
+                [key: string]: components["schemas"]["JsonValue"];
+            } | null;
+            /**
+             * Config
+             * @description Of its run, resolved.
+             * @default {}
+             */
+            config: {
+                [key: string]: components["schemas"]["JsonValue"];
+            };
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+            /**
+             * Data
+             * @description What it learned from: a corpus with its size and fingerprint, or tasks.
+             */
+            data?: {
+                [key: string]: components["schemas"]["JsonValue"];
+            } | null;
+            parent?: components["schemas"]["Artefact"] | null;
+            /** Path */
+            path: string;
+            /** Preset */
+            preset?: string | null;
+            /** Run Id */
+            run_id: string;
+            /** Run Name */
+            run_name: string;
+            /** Sha256 */
+            sha256: string;
+            /** Stage */
+            stage: string;
+            /** Step */
+            step: number;
+            tokenizer?: components["schemas"]["Artefact"] | null;
+        };
         /** LogChunk */
         LogChunk: {
             /** Offset */
@@ -1328,6 +1758,11 @@ export interface components {
              * @description Offset after the last byte in `items`: pass it as `after` to go on.
              */
             last: number;
+        };
+        /** Login */
+        Login: {
+            /** Key */
+            key: string;
         };
         /**
          * MemoryView
@@ -1402,6 +1837,13 @@ export interface components {
             /** Next Cursor */
             next_cursor?: string | null;
         };
+        /** Page[Key] */
+        Page_Key_: {
+            /** Items */
+            items: components["schemas"]["Key"][];
+            /** Next Cursor */
+            next_cursor?: string | null;
+        };
         /** Page[Pipeline] */
         Page_Pipeline_: {
             /** Items */
@@ -1455,7 +1897,10 @@ export interface components {
             name: string;
             /** Runs */
             runs: components["schemas"]["Run"][];
-            /** @description Of the whole: failed if any run failed, succeeded if all did, else the state of the active run. */
+            /**
+             * @description Of the whole: failed if a run failed that is not optional, succeeded if all others did, else the state
+             *     of the active run.
+             */
             state: components["schemas"]["RunState"];
         };
         /** PipelineCreate */
@@ -1496,6 +1941,12 @@ export interface components {
             gpus?: number | null;
             /** Name */
             name: string;
+            /**
+             * Optional
+             * @description The pipeline succeeds also when this step fails, e.g. an evaluation whose data is not here.
+             * @default false
+             */
+            optional: boolean;
             /**
              * Overrides
              * @default {}
@@ -1661,6 +2112,60 @@ export interface components {
          * @enum {string}
          */
         Reason: "config_error" | "data_error" | "cuda_oom" | "host_oom" | "nccl_timeout" | "nan_loss" | "disk_full" | "gpu_lost" | "killed_signal" | "timeout" | "lost_worker" | "crash_loop" | "parent_failed" | "internal";
+        /** Report */
+        Report: {
+            /** Markdown */
+            markdown: string;
+            /**
+             * Missing
+             * @description Those that have not succeeded: nothing of them is in it.
+             * @default []
+             */
+            missing: string[];
+            /** Rows */
+            rows: components["schemas"]["ReportRow"][];
+            /**
+             * Runs
+             * @description Runs it is about.
+             */
+            runs: string[];
+            /** Title */
+            title: string;
+        };
+        /** ReportCell */
+        ReportCell: {
+            /**
+             * Count
+             * @description Problems.
+             */
+            count?: number | null;
+            /**
+             * High
+             * @description 95 % interval.
+             */
+            high?: number | null;
+            /** Low */
+            low?: number | null;
+            /** Value */
+            value: number;
+        };
+        /** ReportRow */
+        ReportRow: {
+            /**
+             * Cells
+             * @description By the stage that made the model: base, mid, sft, rl.
+             */
+            cells: {
+                [key: string]: components["schemas"]["ReportCell"];
+            };
+            /** Title */
+            title: string;
+            /**
+             * Unit
+             * @description accuracy (0…1), bits (per byte) or mean (of centred accuracies).
+             */
+            unit: string;
+        };
         /** Run */
         Run: {
             /**
@@ -1690,6 +2195,13 @@ export interface components {
             gpus: number;
             /** Id */
             id: string;
+            /** Max Duration S */
+            max_duration_s?: number | null;
+            /**
+             * Max Restarts
+             * @default 0
+             */
+            max_restarts: number;
             /**
              * Message
              * @description One sentence on how the run ended, when there is something to say.
@@ -1702,6 +2214,12 @@ export interface components {
              * @default
              */
             notes: string;
+            /**
+             * Optional
+             * @description Its pipeline succeeds without it.
+             * @default false
+             */
+            optional: boolean;
             /** Parent */
             parent?: string | null;
             /** Peak Bytes */
@@ -1716,6 +2234,11 @@ export interface components {
              */
             priority: number;
             reason?: components["schemas"]["Reason"] | null;
+            /**
+             * Restarts Left
+             * @default 0
+             */
+            restarts_left: number;
             /** Retry Of */
             retry_of?: string | null;
             /** Signal */
@@ -1764,7 +2287,13 @@ export interface components {
              */
             gpus?: number | null;
             /**
+             * Max Duration S
+             * @description Seconds its trainers may work, over all attempts; then it saves, leaves and fails with `timeout`.
+             */
+            max_duration_s?: number | null;
+            /**
              * Max Restarts
+             * @description Times the run goes on by itself after a lost worker, a killed process or a lost GPU.
              * @default 3
              */
             max_restarts: number;
@@ -1823,6 +2352,12 @@ export interface components {
             /** Text */
             text: string;
         };
+        /**
+         * Scope
+         * @description What a key may do. `admin` may do all but a worker's calls.
+         * @enum {string}
+         */
+        Scope: "read" | "submit" | "operate" | "infer" | "admin" | "worker";
         /** Series */
         Series: {
             /** Key */
@@ -1831,6 +2366,23 @@ export interface components {
             x: number[];
             /** Y */
             y: (number | null)[];
+        };
+        /**
+         * Session
+         * @description Who is signed in. `csrf`: what requests that change something send as `x-csrf-token`.
+         */
+        Session: {
+            /** Csrf */
+            csrf: string;
+            /**
+             * Expires At
+             * Format: date-time
+             */
+            expires_at: string;
+            /** Name */
+            name: string;
+            /** Scopes */
+            scopes: components["schemas"]["Scope"][];
         };
         /** StageView */
         StageView: {
@@ -1898,6 +2450,12 @@ export interface components {
             gpus: components["schemas"]["Gpu"][];
             /** Host */
             host: string;
+            /**
+             * Host Id
+             * @description What it calls itself: NANOCHAT_HOST_ID, or made from the machine's id and the base directory.
+             * @default
+             */
+            host_id: string;
             /** Id */
             id: string;
             /** Name */
@@ -2057,6 +2615,37 @@ export interface operations {
             };
         };
     };
+    checkpoint_lineage_checkpoints__checkpoint_id__lineage_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                checkpoint_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Lineage"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
     promote_checkpoint_checkpoints__checkpoint_id__promote_post: {
         parameters: {
             query?: never;
@@ -2172,9 +2761,15 @@ export interface operations {
     get_evaluations_evaluations_get: {
         parameters: {
             query?: {
+                /** @description the run that measured */
                 run?: string | null;
                 pipeline?: string | null;
+                /** @description what was measured */
+                checkpoint?: string | null;
+                /** @description what made it */
+                stage?: string | null;
                 name?: string | null;
+                cursor?: string | null;
                 limit?: number;
             };
             header?: never;
@@ -2228,9 +2823,7 @@ export interface operations {
     beat_internal_attempts__attempt_id__beat_post: {
         parameters: {
             query?: never;
-            header?: {
-                authorization?: string;
-            };
+            header?: never;
             path: {
                 attempt_id: string;
             };
@@ -2265,9 +2858,7 @@ export interface operations {
     claim_internal_attempts__attempt_id__claim_post: {
         parameters: {
             query?: never;
-            header?: {
-                authorization?: string;
-            };
+            header?: never;
             path: {
                 attempt_id: string;
             };
@@ -2304,10 +2895,9 @@ export interface operations {
             query: {
                 offset: number;
                 fence: number;
+                heir?: string | null;
             };
-            header?: {
-                authorization?: string;
-            };
+            header?: never;
             path: {
                 attempt_id: string;
             };
@@ -2338,9 +2928,7 @@ export interface operations {
     finish_internal_attempts__attempt_id__finish_post: {
         parameters: {
             query?: never;
-            header?: {
-                authorization?: string;
-            };
+            header?: never;
             path: {
                 attempt_id: string;
             };
@@ -2377,10 +2965,9 @@ export interface operations {
             query: {
                 offset: number;
                 fence: number;
+                heir?: string | null;
             };
-            header?: {
-                authorization?: string;
-            };
+            header?: never;
             path: {
                 attempt_id: string;
             };
@@ -2411,9 +2998,7 @@ export interface operations {
     register_internal_workers_post: {
         parameters: {
             query?: never;
-            header?: {
-                authorization?: string;
-            };
+            header?: never;
             path?: never;
             cookie?: never;
         };
@@ -2446,9 +3031,7 @@ export interface operations {
     beat_internal_workers__worker_id__beat_post: {
         parameters: {
             query?: never;
-            header?: {
-                authorization?: string;
-            };
+            header?: never;
             path: {
                 worker_id: string;
             };
@@ -2475,6 +3058,139 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["HTTPValidationError"];
                 };
+            };
+        };
+    };
+    list_keys_keys_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_Key_"];
+                };
+            };
+        };
+    };
+    create_key_keys_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["KeyCreate"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["KeyCreated"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    revoke_key_keys__key_id__delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                key_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    login_login_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Login"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Session"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    logout_logout_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
         };
     };
@@ -2678,6 +3394,40 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Pipeline"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    pipeline_report_pipelines__pipeline_id__report_get: {
+        parameters: {
+            query?: {
+                /** @description text: Markdown alone */
+                format?: "json" | "text";
+            };
+            header?: never;
+            path: {
+                pipeline_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Report"];
                 };
             };
             /** @description Validation Error */
@@ -3147,6 +3897,40 @@ export interface operations {
             };
         };
     };
+    run_report_runs__run_id__report_get: {
+        parameters: {
+            query?: {
+                /** @description text: Markdown alone */
+                format?: "json" | "text";
+            };
+            header?: never;
+            path: {
+                run_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Report"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
     resume_run_runs__run_id__resume_post: {
         parameters: {
             query?: never;
@@ -3275,6 +4059,26 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    session_session_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Session"];
                 };
             };
         };

@@ -19,6 +19,8 @@ export type Sample = Schemas["Sample"];
 export type LogPage = Schemas["LogPage"];
 export type Checkpoint = Schemas["Checkpoint"];
 export type Evaluation = Schemas["Evaluation"];
+export type ReportRow = Schemas["ReportRow"];
+export type ReportCell = Schemas["ReportCell"];
 
 /** One of GET /v1/models. */
 export type Model = { id: string; created: number; owned_by: string };

@@ -1,9 +1,10 @@
 /** What a run's numbers mean: which metric is its loss, how far it is, when it will be done. */
 import type { Run } from "../api/types";
 import { isLive } from "../api/types";
+import { t } from "../texts";
 import { count } from "./format";
 
-const LOSSES = ["train/loss", "sft/loss", "rl/reward"];
+const LOSSES = ["reward/mean", "train/loss", "sft/loss"];
 
 /** The key of the curve that tells whether this run learns. */
 export function mainMetric(keys: Iterable<string>): string | undefined {
@@ -14,6 +15,12 @@ export function mainMetric(keys: Iterable<string>): string | undefined {
 export function latestLoss(run: Run): number | undefined {
   const key = mainMetric(Object.keys(run.summary));
   return key === undefined ? undefined : run.summary[key];
+}
+
+/** What that curve is called: a reward is no loss. */
+export function lossName(run: Run): string {
+  const key = mainMetric(Object.keys(run.summary));
+  return (key && t.metric[key]) || t.pipeline.loss;
 }
 
 /** 0…1, or null when nobody knows. */

@@ -4,7 +4,7 @@ import type { Run } from "../api/types";
 import { hasEnded, isLive } from "../api/types";
 import { type RunFeed, useRunFeed } from "../live/runFeed";
 import { duration, seconds } from "../lib/format";
-import { latestLoss } from "../lib/runs";
+import { latestLoss, lossName } from "../lib/runs";
 import { Link } from "../router";
 import { t } from "../texts";
 import { Button, Card, Failure, LinkButton, LiveDot, Note, Page, StateBadge } from "../ui/basics";
@@ -26,7 +26,8 @@ export function PipelinePage({ pipelineId }: { pipelineId: string }) {
   const { name, runs, model, created_at } = pipeline.data;
   const active = activeRun(runs);
   const blocked = runs.find((run) => run.blocked);
-  const failed = runs.find((run) => run.state === "failed" && run.reason !== "parent_failed");
+  const failed = runs.find((run) => run.state === "failed" && run.reason !== "parent_failed" && !run.optional) ?? runs.find((run) => run.state === "failed");
+  const harmless = failed?.optional === true;
   const lastEnd = ended ? runs.map((run) => run.ended_at ?? "").sort().at(-1) : undefined;
   return (
     <Page
@@ -59,15 +60,15 @@ export function PipelinePage({ pipelineId }: { pipelineId: string }) {
         </div>
       )}
       {failed && (
-        <Note tone="bad">
+        <Note tone={harmless ? "warn" : "bad"}>
           <Link to={`/runs/${failed.id}`} className="font-medium underline">
             {failed.name}
           </Link>
-          : {failed.message ?? (failed.reason ? t.reason[failed.reason] : t.state.failed)}. {t.pipeline.failed}
+          : {failed.message ?? (failed.reason ? t.reason[failed.reason] : t.state.failed)}. {harmless ? t.pipeline.optional : t.pipeline.failed}
         </Note>
       )}
       {blocked && <BlockedNote run={blocked} />}
-      <PipelineScores pipelineId={pipelineId} />
+      <PipelineScores pipelineId={pipelineId} live={!ended} />
       {ended ? <Losses runs={runs} /> : active && <ActiveRun key={active.id} run={active} />}
     </Page>
   );
@@ -117,7 +118,7 @@ function LossCard({ run, feed }: { run: Run; feed: RunFeed }) {
     </>
   );
   return (
-    <Card title={`${t.pipeline.loss}: ${stageTitle(run)}`} tools={tools} className="pb-2">
+    <Card title={`${lossName(run)}: ${stageTitle(run)}`} tools={tools} className="pb-2">
       <LossChart feed={feed} ended={hasEnded(run.state)} height={280} />
     </Card>
   );

@@ -4,6 +4,7 @@ import type { Evaluation } from "../../api/types";
 import { percent } from "../../lib/format";
 import { t } from "../../texts";
 import { Card } from "../../ui/basics";
+import { ReportTable } from "./ReportTable";
 
 export type Example = { task: string; prompt: string; answer: string; expected: string; ok: boolean };
 
@@ -99,7 +100,20 @@ function Examples({ examples }: { examples: readonly Example[] }) {
   );
 }
 
-export function PipelineScores({ pipelineId }: { pipelineId: string }) {
-  const evaluations = useEvaluations({ pipeline: pipelineId });
-  return evaluations.data ? <Scores evaluations={evaluations.data.items} /> : null;
+/** Two models: bars before and after. More: the report's table, and answers of the newest one. */
+export function PipelineScores({ pipelineId, live }: { pipelineId: string; live: boolean }) {
+  const found = useEvaluations({ pipeline: pipelineId }).data?.items ?? [];
+  const chats = found.filter(({ name }) => name === NAME);
+  if (chats.length === 1 && found.every(({ name }) => name.startsWith(NAME))) return <Scores evaluations={found} />;
+  const examples = (chats[0]?.details?.["examples"] ?? []) as Example[];
+  return (
+    <>
+      <ReportTable pipelineId={pipelineId} live={live} />
+      {examples.length > 0 && (
+        <Card>
+          <Examples examples={examples} />
+        </Card>
+      )}
+    </>
+  );
 }

@@ -2,7 +2,7 @@
 import type { Run } from "../../api/types";
 import { hasEnded, isLive } from "../../api/types";
 import { duration, number, percent, seconds } from "../../lib/format";
-import { latestLoss, progress } from "../../lib/runs";
+import { latestLoss, lossName, progress } from "../../lib/runs";
 import { Link } from "../../router";
 import { t } from "../../texts";
 import { Bar, StateBadge } from "../../ui/basics";
@@ -38,7 +38,7 @@ function Step({ run, quiet }: { run: Run; quiet: boolean }) {
       {!quiet && (
         <div className="flex justify-between gap-2 text-xs text-soft">
           <span className="truncate">
-            {loss !== undefined ? `${t.pipeline.loss.toLowerCase()} ${number(loss)}` : isLive(run.state) && share !== null ? percent(share) : " "}
+            {loss !== undefined ? `${lossName(run).toLowerCase()} ${number(loss)}` : isLive(run.state) && share !== null ? percent(share) : " "}
           </span>
           <span>{took !== null && (isLive(run.state) || hasEnded(run.state)) ? duration(took) : ""}</span>
         </div>
