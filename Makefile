@@ -8,7 +8,7 @@ export NANOCHAT_PORT ?= $(PORT)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup up lint types test test-fast test-faults test-clients web bench bench-train bench-kills bench-modern \
-	bench-loss bench-overheads bench-serve bench-eval bench-quality soak docs
+	bench-loss bench-overheads bench-tokenizer bench-serve bench-eval bench-quality soak docs
 
 help: ## list the targets
 	@echo "targets:"
@@ -112,6 +112,11 @@ bench-quality: ## does each stage teach what it is for? (about an hour on two co
 	@echo "bench-quality: tokenizer, two base models, mid, sft and rl, each measured on held-out problems"
 	@$(PYTHON) bootstrap.py
 	@$(BIN)/python -m nanochat.bench_quality --home $(HOME_DIR)
+
+bench-tokenizer: ## tokenizer training and encoding against plain rustbpe and tiktoken (50 MB; a few minutes)
+	@echo "bench-tokenizer: the stage's training and the loader's encoding, alternating with their peers"
+	@$(PYTHON) bootstrap.py
+	@$(BIN)/python -m nanochat.bench_tokenizer
 
 bench-overheads: ## what saving, telling and reading cost (about 3 minutes)
 	@echo "bench-overheads: stalls by checkpoints, CPU of events, share of the loader"
