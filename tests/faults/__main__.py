@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import signal
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -53,6 +55,7 @@ def main() -> int:
     flags.add_argument("--full-length", action="store_true", help="one round: real leases, 3 minutes away")
     flags.add_argument("--keep", type=Path, help="where to leave what a try that did not hold has left")
     given = flags.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the processes are stopped on the way out
     rows = [row for row in ROWS if not given.rows or any(word in row.name for word in given.rows)]
     lines, well = ["| fault | database | tried | held | seconds each |", "|---|---|---|---|---|"], True
     for kind in given.database:

@@ -92,6 +92,7 @@ class Cluster:
             stdout=log,
             stderr=log,
             start_new_session=True,
+            preexec_fn=processes.die_with_parent,  # a campaign that is killed leaves nothing behind
         )
         log.close()
 
