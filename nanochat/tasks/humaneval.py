@@ -45,11 +45,11 @@ class HumanEval(DatasetTask):
         """Raises ConfigError for the training split, DataError where nothing locks programs in."""
         if split == "train":
             raise wrong_option(f"task {self.name} has no training split: it only scores")
+        super().__init__(split, base, options)
         try:
             protection()
         except Unprotected as error:
             raise DataError(f"{self.name} cannot be scored: {error}") from None
-        super().__init__(split, base, options)
 
     def example(self, number: int, row: Row) -> Example:
         tests = f"{row['test'].strip()}\n\ncheck({row['entry_point']})\n"

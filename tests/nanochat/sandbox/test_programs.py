@@ -147,11 +147,12 @@ ENDLESS = {
 
 def test_the_clock_ends_what_does_not_end() -> None:
     limits = Limits(seconds=1)
+    before = set(psutil.Process().children(recursive=True))  # of other tests
     for result in run([Program(code, DOUBLE, "double") for code in ENDLESS.values()], limits, at_once=6):
         assert not result.passed
         assert result.reason == "no end within 1 s"
         assert result.seconds < 20
-    assert psutil.Process().children(recursive=True) == []
+    assert set(psutil.Process().children(recursive=True)) <= before
 
 
 def test_processor_time_ends_it_when_nobody_watches() -> None:

@@ -28,11 +28,15 @@ ROW = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def task(tmp_path: Path) -> HumanEval:
-    file = local_file("humaneval", tmp_path)
+def write_row(base: Path) -> None:
+    file = local_file("humaneval", base)
     file.parent.mkdir()
     file.write_text(json.dumps(ROW) + "\n")
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> HumanEval:
+    write_row(tmp_path)
     try:
         return HumanEval("test", tmp_path)
     except DataError as error:
@@ -105,6 +109,7 @@ def test_it_only_scores_and_only_behind_walls(tmp_path: Path, monkeypatch: pytes
     def refused() -> tuple[str, ...]:
         raise Unprotected("programs that a model wrote are not run here")
 
+    write_row(tmp_path)
     monkeypatch.setattr("nanochat.tasks.humaneval.protection", refused)
     with pytest.raises(
         DataError, match="humaneval cannot be scored: programs that a model wrote are not run here"
