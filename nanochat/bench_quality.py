@@ -33,13 +33,13 @@ BASE: Flags = {
 SHORT, LONG = 350, 1400
 #: small talk and spelling beside as much text; who it is and sums come with sft
 MID: Flags = {
-    "device": "cpu", "tasks": "smalltalk,spelling", "task_examples": 24_000, "replay": 1.0,
-    "device_batch_size": 8, "target_examples_per_step": 16,
+    "device": "cpu", "tasks": "smalltalk,spelling", "task_examples": 24_000, "replay": 1.5,
+    "device_batch_size": 8, "target_examples_per_step": 16, "init_lr_frac": 0.35,
 }  # fmt: skip
 #: only some sums, so that there is something left to learn for rl
 SFT: Flags = {
-    "device": "cpu", "tasks": "identity,smalltalk,spelling,sums[:1000]", "task_examples": 6000,
-    "device_batch_size": 16, "target_examples_per_step": 32, "init_lr_frac": 0.3,
+    "device": "cpu", "tasks": "identity*2,smalltalk,spelling,sums[:300]", "task_examples": 6000,
+    "device_batch_size": 16, "target_examples_per_step": 32, "init_lr_frac": 0.08,
 }  # fmt: skip
 RL: Flags = {
     "device": "cpu", "tasks": "sums", "num_iterations": 120, "examples_per_step": 16, "num_samples": 16,
