@@ -18,7 +18,8 @@ def run_once(
 ) -> list[Event]:
     """Events of `script` with these flags, one thread a rank; `attempt` keeps its log, events and flags.
 
-    Raises CalledProcessError when the script fails; the end of its log is printed.
+    Raises CalledProcessError when the script fails (the end of its log is printed), InterruptedError when
+    it was asked to stop.
     """
     wanted = json.dumps({"script": script, "ranks": ranks, **flags}, sort_keys=True)
     done = attempt / "values.json"
@@ -42,7 +43,13 @@ def run_once(
         if ended.returncode:
             print((attempt / "run.log").read_text(errors="replace")[-2000:], file=sys.stderr)
             ended.check_returncode()
+        if read_events(attempt)[-1].get("status") != "succeeded":
+            raise InterruptedError(f"{script} was stopped before its end: see {attempt / 'run.log'}")
         done.write_text(wanted)
+    return read_events(attempt)
+
+
+def read_events(attempt: Path) -> list[Event]:
     return [json.loads(line) for line in (attempt / "events.jsonl").read_text().splitlines()]
 
 
