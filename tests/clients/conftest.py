@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,8 +12,8 @@ import torch
 from pydantic import SecretStr
 
 from nanochat.gpt import GPT, GPTConfig
-from nanochat.locks import file_lock
 from server.settings import Settings
+from tests.clients import packages
 from tests.server.inference.conftest import MODEL_ID, TOKENIZER, make_model
 from tests.services import WORKER_TOKEN, Service, copy_sqlite
 
@@ -70,28 +68,9 @@ def install(request: pytest.FixtureRequest) -> Install:
 
     def into(name: str, *requirements: str, deps: bool = False) -> Path:
         assert request.config.cache is not None
-        target = request.config.cache.mkdir(name)
-        done = target / "installed.txt"
-        wanted = "\n".join(requirements)
-        with file_lock(target / ".lock"):  # of the other xdist workers
-            if done.exists() and done.read_text() == wanted:
-                return target
-            command = [
-                sys.executable,
-                "-m",
-                "pip",
-                "install",
-                "--quiet",
-                "--upgrade",
-                "--target",
-                str(target),
-            ]
-            command += [*([] if deps else ["--no-deps"]), *requirements]
-            got = subprocess.run(command, capture_output=True, text=True, timeout=900)
-            if got.returncode:
-                last = (got.stderr.strip().splitlines() or ["no reason given"])[-1]
-                pytest.skip(f"{requirements[0]} cannot be installed here: {last[:200]}")
-            done.write_text(wanted)
-        return target
+        try:
+            return packages.install(request.config.cache.mkdir(name), *requirements, deps=deps)
+        except packages.NotInstallable as error:
+            pytest.skip(str(error))
 
     return into

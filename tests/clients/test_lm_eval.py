@@ -24,10 +24,10 @@ from nanochat.gpt import GPT
 from nanochat.interop.hf import export
 from nanochat.paths import step_dir
 from tests.clients.conftest import CONTEXT, Install, Served
+from tests.clients.packages import LM_EVAL, LM_EVAL_VERSION
 from tests.server.inference.conftest import TOKENIZER
 
 pytestmark = [pytest.mark.clients, pytest.mark.timeout(900)]
-VERSION = "0.4.13"
 QUESTIONS, NEW = 24, 10
 UNTIL = "\n"
 TASKS = {
@@ -103,7 +103,7 @@ def found(
     served: Served, install: Install, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The questions, and what the program above says of them."""
-    place = install(f"lm-eval-{VERSION}", f"lm-eval[api]=={VERSION}", deps=True)
+    place = install(*LM_EVAL, deps=True)
     home = tmp_path_factory.mktemp("lm-eval")
     checkpoint = step_dir(served.service.settings.base_dir, "sft", "r0000000001", 7)
     export(checkpoint, home / "hf")
@@ -118,7 +118,7 @@ def found(
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=150, cwd=home)
     assert done.returncode == 0, done.stderr[-3000:]
     said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    assert said["version"] == VERSION
+    assert said["version"] == LM_EVAL_VERSION
     return rows, said
 
 
