@@ -27,6 +27,7 @@ from server.problems import NotFound
 from server.queue import QueueAway, WorkQueue
 from server.runs import repository as runs
 from server.runs.changes import announce
+from server.runs.collect import Collector
 from server.runs.states import CANCELLED, FAILED, LIVE, LOST, PAUSED, QUEUED, SUCCEEDED, WAITING
 from server.settings import Settings
 from server.workers import dispatch
@@ -46,6 +47,7 @@ class Reconciler:
     ) -> None:
         self.settings, self.db, self.hub = settings, db, hub
         self.queue = WorkQueue(settings.redis_url)
+        self._collector = Collector(settings.base_dir, settings.disk_quota_gib, db, hub)
         self._leases = LeaseWatch(settings.lease_s, clock)
         self._hint = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -53,8 +55,10 @@ class Reconciler:
 
     async def start(self) -> None:
         self._task = asyncio.create_task(self._loop(), name="reconcile")
+        await self._collector.start()
 
     async def stop(self) -> None:
+        await self._collector.stop()
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

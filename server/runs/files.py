@@ -10,17 +10,21 @@ from nanochat import paths
 LINKS = ("latest.pt", "latest")
 
 
+def places(base: Path, run_id: str, stage: str) -> list[Path]:
+    """The directories that are the run's own. Raises ValueError when the id is no plain name."""
+    tag = paths.check_tag(run_id)
+    found = [base / "runs" / tag]
+    if stage in paths.STAGE_DIRS:
+        found.append(paths.stage_dir(base, stage) / tag)
+    return found
+
+
 def remove(base: Path, run_id: str, stage: str) -> None:
     """Delete the run's attempt directories and artefacts, and links that pointed to them.
 
     Nothing outside `base` is touched: the id is checked to be a plain name and links are not followed.
     """
-    tag = paths.check_tag(run_id)
-    places = [base / "runs" / tag]
-    if stage in paths.STAGE_DIRS:
-        stage_dir = paths.stage_dir(base, stage)
-        places.append(stage_dir / tag)
-    for place in places:
+    for place in places(base, run_id, stage):
         if place.is_symlink():
             place.unlink()
         else:
