@@ -8,7 +8,7 @@ export NANOCHAT_PORT ?= $(PORT)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup up lint types test test-fast test-faults test-clients web bench bench-train bench-kills bench-modern \
-	bench-loss bench-overheads bench-tokenizer bench-serve bench-eval bench-quality bench-witness soak docs
+	bench-loss bench-overheads bench-tokenizer bench-serve bench-eval bench-quality bench-witness soak docs audit
 
 help: ## list the targets
 	@echo "targets:"
@@ -128,6 +128,11 @@ bench-overheads: ## what saving, telling and reading cost (about 3 minutes)
 	@echo "bench-overheads: stalls by checkpoints, CPU of events, share of the loader"
 	@$(PYTHON) bootstrap.py
 	@$(BIN)/python -m nanochat.bench_overheads
+
+audit: ## known vulnerabilities in packages, secrets in the repository (docs/security.md says what its answer means)
+	@echo "audit: pip-audit, npm audit and a scan for secrets"
+	@$(PYTHON) bootstrap.py
+	@$(BIN)/python -m tests.audit
 
 docs: ## write docs/reference from the code: stages, HTTP, settings, command line
 	@echo "docs: writing docs/reference"
