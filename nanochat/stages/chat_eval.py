@@ -26,7 +26,7 @@ class ChatEvalConfig(StageConfig):
     """Sampling temperature; 0 takes the likeliest token."""
     top_k: int = Field(default=50, ge=0)
     """Sample among the k likeliest tokens; 0: all."""
-    batch_size: int = Field(default=8, ge=1, le=4096)
+    batch_size: int = Field(default=32, ge=1, le=4096)
     """Sequences generated at once per rank; letters: sequences of full length that the cache has room for."""
     compare_parent: bool = False
     """Evaluate the checkpoint this one was trained from too, to show the scores before and after."""

@@ -13,6 +13,7 @@ gradient is that of the whole distribution at temperature 1, a little beside wha
 
 from __future__ import annotations
 
+import gc
 import random
 import time
 from collections.abc import Sequence
@@ -48,7 +49,14 @@ from nanochat.tasks.rewards import Answer, pass_at_k, score
 from nanochat.tasks.rewards import parse as parse_rewards
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.batches import Row, collate
-from nanochat.train.loop import Progress, Trainer, Update, checkpoint_to_resume, make_optimizer
+from nanochat.train.loop import (
+    Progress,
+    Trainer,
+    Update,
+    checkpoint_to_resume,
+    make_optimizer,
+    out_of_memory,
+)
 from nanochat.train.sft import LEARNED_UNIT
 
 Asked = tuple[Task, Example]
@@ -112,29 +120,63 @@ def train(trainer: Trainer, cfg: RlConfig, tasks: Sequence[Task], resumed: Path 
         step = progress.step
         asked = problems_of(cfg, tasks, step)[world.rank :: world.size]
         started = time.monotonic()
-        groups = answer(trainer, cfg, asked, cfg.num_samples, _seed(cfg.seed, step))
+        groups, cfg = answer_within_memory(trainer, cfg, asked, cfg.num_samples, _seed(cfg.seed, step))
         mine = [one for group in groups for one in with_advantages(group)]
         seconds = time.monotonic() - started
         progress.seconds += seconds  # the update adds its own; both count for the time that is left
         (chosen,) = world.sum(sum(one.learned for one in mine))
         # gradients are averaged over ranks: × size makes the average a sum
         share = world.size / max(1.0, chosen)
-        batches = micro_batches(mine, cfg.device_batch_size)
-        result = trainer.update(
-            [partial(micro_loss, trainer, batch, share) for batch in batches],
-            tokens=int(chosen),
-            lr_scale=cfg.init_lr_frac * (1 - step / trainer.steps),
-            momentum=MOMENTUM,
-            clip=0.0,
-        )
-        if result is Update.OUT_OF_MEMORY:
-            raise torch.OutOfMemoryError("out of memory: use a smaller device_batch_size or max_new_tokens")
+        while True:
+            batches = micro_batches(mine, cfg.device_batch_size >> progress.halvings)
+            result = trainer.update(
+                [partial(micro_loss, trainer, batch, share) for batch in batches],
+                tokens=int(chosen),
+                lr_scale=cfg.init_lr_frac * (1 - step / trainer.steps),
+                momentum=MOMENTUM,
+                clip=0.0,
+            )
+            if result is not Update.OUT_OF_MEMORY:
+                break
+            halve(trainer, cfg)  # then the same answers once more
         tell(trainer, cfg, groups, seconds)
         if trainer.stopped or progress.step == trainer.steps or trainer.due(cfg.save_every):
             trainer.save()
         if trainer.due(cfg.eval_every):
             validate(trainer, cfg, tasks)
     trainer.end()
+
+
+def halve(trainer: Trainer, cfg: RlConfig) -> None:
+    """Half as many answers at a time: the same step. Raises OutOfMemoryError when that is none."""
+    progress = trainer.progress
+    size = cfg.device_batch_size >> progress.halvings
+    if size == 1:
+        raise torch.OutOfMemoryError("out of memory with one answer at a time: use a smaller max_new_tokens")
+    progress.halvings += 1
+    trainer.world.warn(
+        f"out of memory at step {progress.step + 1}: going on with device_batch_size {size // 2}, "
+        "the same answers a step",
+        progress.step,
+    )
+
+
+def answer_within_memory(
+    trainer: Trainer, cfg: RlConfig, asked: Sequence[Asked], samples: int, seed: int
+) -> tuple[list[list[Rollout]], RlConfig]:
+    """`answer`, and with how many lanes it went: halved until memory is enough. Lanes change no answer."""
+    while True:
+        try:
+            return answer(trainer, cfg, asked, samples, seed), cfg
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            lanes = min(cfg.lanes, len(asked) * samples)
+            if not out_of_memory(error) or lanes <= 1:
+                raise
+        gc.collect()  # only here, where the exception no longer holds the frames and their tensors
+        if trainer.world.device.type == "cuda":
+            torch.cuda.empty_cache()
+        cfg = cfg.model_copy(update={"lanes": lanes // 2})
+        trainer.world.warn(f"out of memory while answering: going on with {cfg.lanes} lanes")
 
 
 def problems_of(cfg: RlConfig, tasks: Sequence[Task], step: int) -> list[Asked]:
@@ -295,7 +337,9 @@ def validate(trainer: Trainer, cfg: RlConfig, tasks: Sequence[Task]) -> None:
     each = -(-cfg.eval_examples // len(tasks))
     asked = [(task, problem) for task in tasks for problem in islice(task.held_out, each)]
     mine = asked[world.rank :: world.size]
-    groups = answer(trainer, cfg, mine, cfg.eval_samples, _seed(cfg.seed, -1)) if mine else []
+    groups: list[list[Rollout]] = []
+    if mine:
+        groups, _ = answer_within_memory(trainer, cfg, mine, cfg.eval_samples, _seed(cfg.seed, -1))
     ks = [k for k in (2**i for i in range(11)) if k <= cfg.eval_samples]
     total, *sums = world.sum(
         len(groups),

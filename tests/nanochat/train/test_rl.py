@@ -16,6 +16,7 @@ from nanochat.tasks.registry import open_task
 from nanochat.tasks.rewards import Answer
 from nanochat.tasks.task import dialogue
 from nanochat.tokenizer import Tokenizer
+from nanochat.train import rl
 from nanochat.train.rl import (
     Rollout,
     chosen_mask,
@@ -182,3 +183,34 @@ def test_files_cannot_be_rewarded(home: Home) -> None:
     (home.base / "some.jsonl").write_text(json.dumps(talk))
     attempt = home.run("scripts.chat_rl", {**RL, "tasks": "some.jsonl"}, run="files")
     assert attempt.failure is not None and attempt.failure["reason"] == "config_error"
+
+
+def test_out_of_memory_halves_what_is_done_at_once_and_changes_no_step(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {**RL, "num_iterations": 3}
+    whole = home.run("scripts.chat_rl", config, run="enough")
+    assert whole.code == 0, whole.log
+    made, learned = rl.make_engine, rl.micro_loss
+
+    def small_engine(model: Any, tokenizer: Any, lanes: int, tokens: int) -> Any:
+        if lanes > 4:
+            raise torch.OutOfMemoryError("too many lanes")
+        return made(model, tokenizer, lanes, tokens)
+
+    def small_loss(trainer: Any, batch: Any, share: float) -> Any:
+        if len(batch) > 2:
+            raise torch.OutOfMemoryError("too many answers")
+        return learned(trainer, batch, share)
+
+    monkeypatch.setattr(rl, "make_engine", small_engine)
+    monkeypatch.setattr(rl, "micro_loss", small_loss)
+    attempt = home.run("scripts.chat_rl", config, run="short_of_memory")
+    assert attempt.code == 0, attempt.log
+    said = [event["message"] for event in attempt.events("warning")]
+    assert [text for text in said if "lanes" in text] == [
+        "out of memory while answering: going on with 8 lanes",
+        "out of memory while answering: going on with 4 lanes",
+    ]
+    assert sum("going on with device_batch_size 2" in text for text in said) == 1
+    assert attempt.losses() == pytest.approx(whole.losses(), abs=1e-4)
