@@ -115,6 +115,7 @@ class Cluster:
                 "FAKETIME_TIMESTAMP_FILE": str(self.fake_clock),
                 "FAKETIME_NO_CACHE": "1",
                 "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+                "PYTHONPATH": os.pathsep.join([str(FALSE_CLOCK), environ.get("PYTHONPATH", "")]),
             }
         return environ
 
@@ -141,7 +142,9 @@ class Cluster:
     def set_clock(self, ahead_s: float) -> None:
         """What the clock of server and workers shows, against the true time (libfaketime)."""
         assert self.fake_clock is not None
-        self.fake_clock.write_text(f"{ahead_s:+.0f}\n")
+        fresh = self.fake_clock.with_suffix(".tmp")
+        fresh.write_text(f"{ahead_s:+.0f}\n")
+        fresh.replace(self.fake_clock)
 
     def ready(self, *workers: str) -> None:
         eventually(lambda: self.get("/workers") is not None, READY_S)
@@ -234,6 +237,7 @@ class Cluster:
         return found
 
 
+FALSE_CLOCK = Path(__file__).with_name("false_clock")
 LIBFAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
 
 
