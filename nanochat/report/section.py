@@ -165,7 +165,7 @@ def sampled_scores(sections: Iterable[Section]) -> list[Score]:
         first, last = section.metrics.get("val/pass@1", (None, None))
         if section.stage != "rl" or last is None:
             continue
-        task = f"{section.config.get('tasks', 'rl')}: pass@1, sampled"
+        task = "rl's tasks: pass@1, sampled"
         parent = "mid" if "mid_checkpoints" in str(section.config.get("sft_checkpoint", "")) else "sft"
         if first is not None:
             found.append(Score("rl", parent, {task: first}))

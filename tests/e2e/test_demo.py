@@ -191,7 +191,16 @@ def test_the_button_trains_a_model_that_answers(up: Up, page: Any, tmp_path: Pat
         assert "2 rank(s)" in log
         scores = {row["name"] for row in api.get("/evaluations").json()["items"]}
         assert {"chat_eval", "chat_eval/before"} <= scores
+        report = api.get(f"/runs/{runs['sft']['id']}/report").json()
+        spelling = next(row["cells"] for row in report["rows"] if row["title"] == "spelling")
+        assert set(spelling) == {"base", "sft"} and report["missing"] == []
+        assert all(cell["low"] <= cell["value"] <= cell["high"] for cell in spelling.values())
+        sections = {file.stem for file in (up.base / "report").glob("*.md")}
+        assert sections == {"tokenizer-training", "base-model-training", "chat-sft", "chat-evaluation-sft"}
         checkpoint = api.get("/checkpoints", params={"stage": "sft"}).json()["items"][0]
+        lineage = api.get(f"/checkpoints/{checkpoint['id']}/lineage").json()
+        assert [step["stage"] for step in lineage["steps"]] == ["sft", "base", "tokenizer"]
+        assert lineage["complete"] is True and lineage["steps"][1]["data"]["source"] == str(corpus)
         assert (up.base / checkpoint["path"] / "model.safetensors").is_file()
         assert any(0 < said_over_http(api, seed) <= 8 for seed in range(TRIES))
     assert errors == []

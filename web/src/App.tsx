@@ -1,16 +1,18 @@
 /** The frame around every page: navigation, theme, connection. */
 import { Component, type ReactNode, useEffect, useSyncExternalStore } from "react";
+import { currentSession, findSession, isSignedOut, signOut, watchSession } from "./api/session";
 import { useSystemFeed } from "./live/systemFeed";
 import { ChatPage } from "./pages/Chat";
 import { HomePage } from "./pages/Home";
 import { PipelinePage } from "./pages/Pipeline";
 import { RunPage } from "./pages/Run";
 import { RunsPage } from "./pages/Runs";
+import { SignInPage } from "./pages/SignIn";
 import { SystemPage } from "./pages/System";
 import { Link, useRoute } from "./router";
 import { chooseTheme, currentTheme, themeChanged } from "./theme";
 import { t } from "./texts";
-import { LinkButton, LiveDot, Page } from "./ui/basics";
+import { Button, LinkButton, LiveDot, Page } from "./ui/basics";
 
 const NAV = [
   { to: "/", label: t.app.home, rooms: [undefined, "pipelines"] },
@@ -19,7 +21,15 @@ const NAV = [
   { to: "/system", label: t.app.system, rooms: ["system"] },
 ] as const;
 
+/** The dashboard, or the question for a key. */
 export function App() {
+  const signedOut = useSyncExternalStore(watchSession, isSignedOut);
+  useEffect(() => void findSession().catch(() => undefined), []); // a service that is away is said elsewhere
+  return signedOut ? <SignInPage /> : <Dashboard />;
+}
+
+function Dashboard() {
+  const session = useSyncExternalStore(watchSession, currentSession);
   const { parts, query } = useRoute();
   const status = useSystemFeed();
   const here = NAV.find(({ rooms }) => (rooms as readonly (string | undefined)[]).includes(parts[0]));
@@ -56,6 +66,7 @@ export function App() {
           </nav>
           <div className="ml-auto flex items-center gap-2">
             {status === "reconnecting" && <LiveDot status={status} />}
+            {session && <Button look="bare" onClick={() => void signOut()}>{t.signIn.out}</Button>}
             <ThemeToggle />
           </div>
         </div>

@@ -23,6 +23,12 @@ const en = {
     more: "Show more",
     brokePage: "This page broke. Reload it; what runs on the service is not affected.",
   },
+  signIn: {
+    title: "Key",
+    explain: "This service asks for a key. On its machine `nanochat keys create --local` makes one.",
+    go: "Sign in",
+    out: "Sign out",
+  },
   state: {
     waiting: "waiting",
     queued: "queued",

@@ -64,7 +64,7 @@ def test_stages_leave_sections_and_the_report_shows_the_models_side_by_side(
     assert "| measure | BASE | MID | SFT | RL |" in printed
     assert "| bits per byte, val | 1.2500 | – | – | – |" in printed
     assert "| spelling (64 problems) | – | 25.0 % (10–90) | 62.5 % (10–90) | 75.0 % (10–90) |" in printed
-    assert "| sums: pass@1, sampled | – | – | 50.0 % | 75.0 % |" in printed
+    assert "| rl's tasks: pass@1, sampled | – | – | 50.0 % | 75.0 % |" in printed
     whole = (base / "report" / "report.md").read_text()
     assert (
         whole.index("## Pretraining") < whole.index("of mid") < whole.index("of sft") < whole.index("of rl")

@@ -1,5 +1,6 @@
 /** One chat completion, streamed: yields text as it comes, then how it ended. */
 import { Problem, problemFrom } from "../api/problems";
+import { send } from "../api/session";
 import { events } from "./sse";
 
 export type ChatMessage = { role: "system" | "user" | "assistant"; content: string };
@@ -15,7 +16,7 @@ type Chunk = {
 };
 
 export async function* complete(request: ChatRequest, signal: AbortSignal): AsyncGenerator<Piece> {
-  const response = await fetch("/v1/chat/completions", {
+  const response = await send("/v1/chat/completions", {
     method: "POST",
     headers: { "content-type": "application/json", accept: "text/event-stream" },
     body: JSON.stringify({ ...request, stream: true, stream_options: { include_usage: true } }),

@@ -10,9 +10,12 @@ import { useNow } from "../../ui/useNow";
 
 const TONES: Partial<Record<Run["state"], string>> = { succeeded: "bg-good", failed: "bg-bad", cancelled: "bg-soft" };
 
+/** More steps than this do not fit side by side with their names. */
+const ONE_ROW = 5;
+
 export function StepStrip({ runs, quiet = false }: { runs: Run[]; quiet?: boolean }) {
   return (
-    <ol aria-label={t.pipeline.progress} className="grid gap-x-1 p-2 sm:auto-cols-fr sm:grid-flow-col">
+    <ol aria-label={t.pipeline.progress} className={`grid gap-x-1 p-2 ${runs.length > ONE_ROW ? "sm:grid-cols-3 lg:grid-cols-5" : "sm:auto-cols-fr sm:grid-flow-col"}`}>
       {runs.map((run) => (
         <li key={run.id} className="min-w-0">
           <Step run={run} quiet={quiet} />
