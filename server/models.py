@@ -177,7 +177,7 @@ class LogChunk(Base):
 
 
 class Event(Base):
-    """One trainer event; `seq` is gap-free per run."""
+    """One trainer event that is no metric; `seq` is gap-free per run over all kinds."""
 
     __tablename__ = "events"
     __table_args__ = (Index("ix_events_run_id_kind_seq", "run_id", "kind", "seq"),)
@@ -190,16 +190,44 @@ class Event(Base):
     data: Mapped[dict[str, Any]]
 
 
-class MetricPoint(Base):
-    """One value per (run, key, step): of a repeated step the higher attempt wins."""
+class MetricHead(Base):
+    """What is known of a run's metrics: their names, and how much of them is in blocks."""
 
-    __tablename__ = "metric_points"
+    __tablename__ = "metric_heads"
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    keys: Mapped[list[Any]] = mapped_column(default=list)
+    packed: Mapped[int] = mapped_column(BigInteger, default=0)
+    """Everything up to this sequence number is in `metric_blocks`."""
+    tail_events: Mapped[int] = mapped_column(default=0)
+    tail_chunks: Mapped[int] = mapped_column(default=0)
+
+
+class MetricChunk(Base):
+    """Metric events as they arrived, several in one row: what readers of the stream are sent."""
+
+    __tablename__ = "metric_chunks"
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    first: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    last: Mapped[int] = mapped_column(BigInteger)
+    """Sequence numbers of the first and the last of them; events of other kinds may lie between."""
+    attempt: Mapped[int]
+    count: Mapped[int]
+    data: Mapped[bytes] = mapped_column(LargeBinary)
+    """JSON: [{seq, step, t, values, data?}, …]"""
+
+
+class MetricBlock(Base):
+    """Up to 4,096 consecutive points of one series, in order of step: server/telemetry/blocks.py."""
+
+    __tablename__ = "metric_blocks"
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
     key: Mapped[str] = mapped_column(String(128), primary_key=True)
-    step: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    value: Mapped[float | None] = mapped_column(Float(53))
-    t: Mapped[float] = mapped_column(Float(53))
-    attempt: Mapped[int]
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    last_step: Mapped[int] = mapped_column(BigInteger)
+    count: Mapped[int]
+    coarse: Mapped[bytes] = mapped_column(LargeBinary)
+    fine: Mapped[bytes] = mapped_column(LargeBinary)
+    points: Mapped[bytes] = mapped_column(LargeBinary)
 
 
 class Checkpoint(Base):

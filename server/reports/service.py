@@ -20,6 +20,7 @@ from nanochat.stages import STAGES
 from nanochat_client import types
 from server.models import Attempt, Checkpoint, Evaluation, Event, Run
 from server.runs.states import SUCCEEDED
+from server.telemetry import series
 
 MAX_RUNS = 200
 FIRST_EVENTS = 50
@@ -124,10 +125,9 @@ async def _section(
 
 async def _first_values(session: AsyncSession, run: Run) -> dict[str, float]:
     """The first value of every metric among the run's first events."""
-    query = select(Event.data).where(Event.run_id == run.id, Event.kind == "metric")
     found: dict[str, float] = {}
-    for data in await session.scalars(query.order_by(Event.seq).limit(FIRST_EVENTS)):
-        for name, value in data.get("values", {}).items():
+    for _, event in await series.items(session, run.id, 0, FIRST_EVENTS):
+        for name, value in event["values"].items():
             if value is not None:
                 found.setdefault(name, value)
     return found

@@ -1,48 +1,43 @@
-"""Fewer points that look the same: of every bucket the lowest and the highest stay. Pure Python."""
+"""Fewer points that look the same: of every bucket the lowest and the highest stay. Pure Python.
+
+Gaps are NaN: a trainer said null.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
-Point = tuple[float, float | None]
+NAN = math.nan
 
 
-def downsample(points: Sequence[Point], max_points: int) -> list[Point]:
-    """At most `max_points` (2 or more) of `points`, in order: first, last, and extremes of equal buckets.
+def kept(values: Sequence[float], max_points: int) -> list[int]:
+    """Places of at most `max_points` (2 or more) values: first, last, and extremes of equal buckets.
 
-    Same points, same answer. The global minimum and maximum always stay; gaps (None) only where a whole
-    bucket is one.
+    Same values, same answer. The global minimum and maximum always stay; gaps only where a whole bucket is
+    one, and at the ends.
     """
-    count = len(points)
+    count = len(values)
     if count <= max_points:
-        return list(points)
+        return list(range(count))
     if max_points < 4:
-        return [points[0], points[-1]][:max_points]
-    buckets = (max_points - 2) // 2
-    inner = count - 2
-    kept = [points[0]]
+        return [0, count - 1][:max_points]
+    buckets, inner = (max_points - 2) // 2, count - 2
+    places = [0]
     for bucket in range(buckets):
         start, end = 1 + bucket * inner // buckets, 1 + (bucket + 1) * inner // buckets
-        kept += _extremes(points, start, end)
-    kept.append(points[-1])
-    return kept
+        low, high = extremes(values[start:end])
+        places += [start + low] if low == high else sorted((start + low, start + high))
+    places.append(count - 1)
+    return places
 
 
-def _extremes(points: Sequence[Point], start: int, end: int) -> list[Point]:
-    low = high = -1
-    for index in range(start, end):
-        value = points[index][1]
-        if value is None:
-            continue
-        if low < 0 or value < _value(points[low]):
-            low = index
-        if high < 0 or value > _value(points[high]):
-            high = index
-    if low < 0:
-        return [points[start]] if start < end else []
-    return [points[index] for index in sorted({low, high})]
-
-
-def _value(point: Point) -> float:
-    assert point[1] is not None
-    return point[1]
+def extremes(bucket: Sequence[float]) -> tuple[int, int]:
+    """Where the lowest and the highest value are, the first of equals; (0, 0) when all are gaps."""
+    low, high = min(bucket), max(bucket)
+    if math.isnan(sum(bucket)):  # NaN compares with nothing, so it may have been taken for an extreme
+        numbers = [value for value in bucket if value == value]
+        if not numbers:
+            return 0, 0
+        low, high = min(numbers), max(numbers)
+    return bucket.index(low), bucket.index(high)

@@ -15,9 +15,10 @@ MAX_LINE_BYTES = 256 * 1024
 MAX_KEY_CHARS = 128
 MAX_STEP = 2**53
 MAX_QUOTE = 200
+_PLAIN = {float, int}
 
 
-@dataclass
+@dataclass(slots=True)
 class TrainerEvent:
     """One line: `data` holds what is left beside t, kind, step and the metric values."""
 
@@ -59,13 +60,25 @@ def parse(line: bytes) -> TrainerEvent | None:
     if event.kind == "metric":
         if event.step is None or not isinstance(values, dict):
             return warning(f"a metric without step or values was dropped: {quote(line)}")
-        event.values = {
-            k: _number(v) for k, v in values.items() if 0 < len(k) <= MAX_KEY_CHARS and "\0" not in k
-        }
+        event.values = _metrics(values)
     elif values is not None:
         raw["values"] = values
     event.data = _without_nul(raw)
     return event
+
+
+def _metrics(values: dict[str, Any]) -> dict[str, float | None]:
+    """The values by name, null for what is no finite number; names too long or with a NUL are dropped."""
+    numbers = values.values()
+    if (
+        _PLAIN.issuperset(map(type, numbers))
+        and math.isfinite(sum(numbers))
+        and max(map(len, values), default=0) <= MAX_KEY_CHARS
+        and "" not in values
+        and "\0" not in "".join(values)
+    ):
+        return values  # the usual case, several times as fast
+    return {k: _number(v) for k, v in values.items() if 0 < len(k) <= MAX_KEY_CHARS and "\0" not in k}
 
 
 def warning(message: str) -> TrainerEvent:

@@ -1,15 +1,17 @@
-"""Reading what runs have said: log bytes, events, metric series."""
+"""Reading what runs have said: log bytes, events. Metric series: series.py."""
 
 from __future__ import annotations
 
 import codecs
-from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from server.models import Event, LogChunk, MetricPoint, Run
+from server.models import Event, LogChunk, Run
+from server.telemetry import series
 
 
 async def log_bytes(session: AsyncSession, run_id: str, after: int, limit: int) -> bytes:
@@ -59,25 +61,35 @@ async def search_log(
     return found, run.log_end
 
 
+@dataclass(slots=True)
+class StoredEvent:
+    """A trainer event as readers get it; a metric's values are `data["values"]`."""
+
+    seq: int
+    kind: str
+    step: int | None
+    t: float
+    attempt: int
+    data: dict[str, Any]
+
+
 async def events(
     session: AsyncSession, run_id: str, after: int, limit: int, kinds: Sequence[str] = ()
-) -> Sequence[Event]:
+) -> list[StoredEvent]:
     """Events with a sequence number above `after`, oldest first."""
-    query = select(Event).where(Event.run_id == run_id, Event.seq > after)
-    if kinds:
-        query = query.where(Event.kind.in_(kinds))
-    return (await session.scalars(query.order_by(Event.seq).limit(limit))).all()
+    found = []
+    if not kinds or set(kinds) != {"metric"}:
+        query = select(Event).where(Event.run_id == run_id, Event.seq > after)
+        if kinds:
+            query = query.where(Event.kind.in_(kinds))
+        for row in await session.scalars(query.order_by(Event.seq).limit(limit)):
+            found.append(StoredEvent(row.seq, row.kind, row.step, row.t, row.attempt, row.data))
+    if not kinds or "metric" in kinds:
+        found += [_metric(*item) for item in await series.items(session, run_id, after, limit)]
+        found.sort(key=lambda event: event.seq)
+    return found[:limit]
 
 
-async def series(
-    session: AsyncSession, run_id: str, keys: Sequence[str]
-) -> dict[str, list[tuple[int, float, float | None]]]:
-    """(step, t, value) by key, in order of step; of all keys when none is named."""
-    query = select(MetricPoint.key, MetricPoint.step, MetricPoint.t, MetricPoint.value)
-    query = query.where(MetricPoint.run_id == run_id)
-    if keys:
-        query = query.where(MetricPoint.key.in_(keys))
-    found: dict[str, list[tuple[int, float, float | None]]] = defaultdict(list)
-    for key, step, t, value in await session.execute(query.order_by(MetricPoint.key, MetricPoint.step)):
-        found[key].append((step, t, value))
-    return found
+def _metric(attempt: int, item: dict[str, Any]) -> StoredEvent:
+    data = {**item.get("data", {}), "values": item["values"]}
+    return StoredEvent(item["seq"], "metric", item["step"], item["t"], attempt, data)

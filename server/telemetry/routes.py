@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Literal
 
+import orjson
 from fastapi import APIRouter, Query
-from fastapi.responses import StreamingResponse
+from fastapi.responses import Response, StreamingResponse
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from nanochat_client.types import Event, LogChunk, LogPage, Metrics, Page, Sample, Series
-from server import models
+from nanochat_client.types import Event, LogChunk, LogPage, Metrics, Page, Sample
 from server.deps import Read, ServicesDep
 from server.runs import repository as runs
 from server.runs.pages import Limit
 from server.runs.resolve import check_text
-from server.telemetry import repository
-from server.telemetry.downsample import Point, downsample
+from server.telemetry import repository, series
+from server.telemetry.blocks import Columns
 from server.telemetry.internal import router as internal
 
 router = APIRouter(tags=["telemetry"])
@@ -59,37 +60,46 @@ async def _download(services: ServicesDep, run_id: str) -> AsyncIterator[bytes]:
             yield piece
 
 
-@router.get("/runs/{run_id}/metrics")
+@router.get("/runs/{run_id}/metrics", response_model=Metrics)
 async def get_metrics(
     run_id: str,
     session: Read,
     keys: Annotated[str, Query(max_length=8192, description="comma-separated; all when absent")] = "",
     max_points: Annotated[int, Query(ge=2, le=100_000)] = NEVER_BELOW,
     x: Literal["step", "time", "tokens"] = "step",
-) -> Metrics:
+) -> Response:
     """Metric series, down-sampled to `max_points` each; minima and maxima are kept.
 
     `time` counts seconds from the run's first event, `tokens` takes train/tokens of the same step.
     """
     check_text(keys, "/keys")
     run = await runs.get(session, run_id)
-    wanted = [key for key in keys.split(",") if key]
-    extra = ["train/tokens"] if x == "tokens" and wanted else []
-    found = await repository.series(session, run.id, [*wanted, *extra])
-    tokens = {step: value for step, _, value in found.get("train/tokens", [])}
-    start = min((rows[0][1] for rows in found.values()), default=0.0)
+    found = await series.read(session, run.id, [key for key in keys.split(",") if key], max_points)
+    start = min((points.times[0] for points in found.values()), default=0.0)
+    tokens = await _tokens(session, run.id) if x == "tokens" else {}
     answer = []
-    for key, rows in sorted(found.items()):
-        if wanted and key not in wanted:
-            continue
-        points: list[Point] = []
-        for step, t, value in rows:
-            at = step if x == "step" else t - start if x == "time" else tokens.get(step)
-            if at is not None:
-                points.append((at, value))
-        points = downsample(points, max_points)
-        answer.append(Series(key=key, x=[at for at, _ in points], y=[value for _, value in points]))
-    return Metrics(x=x, series=answer, last=run.last_seq)
+    for key, points in sorted(found.items()):
+        at: Sequence[float] = points.steps
+        values = points.values
+        if x == "time":
+            at = [time - start for time in points.times]
+        elif x == "tokens":
+            pairs = [
+                (tokens[step], value)
+                for step, value in zip(points.steps, values, strict=True)
+                if step in tokens
+            ]
+            at, values = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        answer.append({"key": key, "x": at, "y": values})
+    body = orjson.dumps({"x": x, "series": answer, "last": run.last_seq})  # NaN becomes null
+    return Response(body, media_type="application/json")
+
+
+async def _tokens(session: AsyncSession, run_id: str) -> dict[int, float]:
+    """How many tokens the run had seen, by step."""
+    found = await series.read(session, run_id, ["train/tokens"], series.ALL)
+    points = found.get("train/tokens", Columns())
+    return {step: value for step, value in zip(points.steps, points.values, strict=True) if value == value}
 
 
 @router.get("/runs/{run_id}/events")
@@ -126,5 +136,5 @@ async def get_samples(run_id: str, session: Read, after: Offset = 0, limit: Limi
     return Page(items=items, next_cursor=str(rows[limit - 1].seq) if len(rows) > limit else None)
 
 
-def event_view(row: models.Event) -> Event:
+def event_view(row: repository.StoredEvent) -> Event:
     return Event(seq=row.seq, kind=row.kind, step=row.step, t=row.t, attempt=row.attempt, data=row.data)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import MetaData, inspect, text
+from sqlalchemy import MetaData, inspect, select, text
 
 from server import migrate
 from server.models import Base
@@ -69,6 +69,54 @@ def test_what_is_stored_outlives_the_way_up_and_down(empty_url: str) -> None:
     assert counts(empty_url) == dict.fromkeys(ROWS, 1)
     migrate.downgrade(empty_url, "0002")
     assert counts(empty_url) == dict.fromkeys(ROWS, 1)
+
+
+def test_metrics_become_blocks_and_rows_again(empty_url: str) -> None:
+    migrate.upgrade(empty_url, "0005")
+    values = {step: None if step % 7 == 0 else step / 3 for step in range(1, 5001)}
+    lines = [{"values": {"train/loss": value}, "note": "kept"} for value in values.values()]
+    with migrate.sync_engine(empty_url).begin() as connection:
+        known = MetaData()
+        known.reflect(connection)
+        connection.execute(known.tables["runs"].insert(), ROWS["runs"] | MOMENT | {"last_seq": 5000})
+        points = [
+            {
+                "run_id": "r1",
+                "key": "train/loss",
+                "step": step,
+                "value": value,
+                "t": float(step),
+                "attempt": 2,
+            }
+            for step, value in values.items()
+        ]
+        connection.execute(known.tables["metric_points"].insert(), points)
+        events = [
+            {"run_id": "r1", "seq": step, "attempt": 2, "kind": "metric", "step": step, "t": float(step),
+             "data": data}
+            for step, data in enumerate(lines, 1)
+        ]  # fmt: skip
+        connection.execute(known.tables["events"].insert(), events)
+    before = metrics(empty_url)
+    migrate.upgrade(empty_url)
+    with migrate.sync_engine(empty_url).connect() as connection:
+        sizes = connection.execute(text("SELECT count FROM metric_blocks ORDER BY number")).scalars().all()
+        assert sizes == [4096, 904]
+        assert connection.execute(text("SELECT sum(count) FROM metric_chunks")).scalar_one() == 5000
+    migrate.downgrade(empty_url, "0005")
+    assert metrics(empty_url) == before
+
+
+def metrics(url: str) -> tuple[list[Any], list[Any]]:
+    """The rows of points and of events, in order."""
+    with migrate.sync_engine(url).connect() as connection:
+        known = MetaData()
+        known.reflect(connection)
+        points, events = known.tables["metric_points"], known.tables["events"]
+        return (
+            list(connection.execute(select(points).order_by(points.c.key, points.c.step)).all()),
+            list(connection.execute(select(events).order_by(events.c.seq)).all()),
+        )
 
 
 MOMENT: dict[str, Any] = {"created_at": datetime(2026, 1, 2, tzinfo=UTC)}
