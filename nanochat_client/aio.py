@@ -58,6 +58,7 @@ class AsyncClient:
         gpus: int | None = None,
         priority: int = 0,
         max_restarts: int = 3,
+        max_duration_s: float | None = None,
         tags: Sequence[str] = (),
     ) -> types.Run:
         """Start a run of `stage`. `config`: a preset that ships; `overrides` win over it."""
@@ -71,6 +72,7 @@ class AsyncClient:
             gpus=gpus,
             priority=priority,
             max_restarts=max_restarts,
+            max_duration_s=max_duration_s,
             tags=list(tags),
         )
         return await self._transport.send(operations.create_run(body))

@@ -29,6 +29,11 @@ def run(
     checkpoint: Annotated[str, typer.Option(help="Of the parent: last, best:<metric>, step:<n>.")] = "last",
     gpus: Annotated[int | None, typer.Option(min=0, max=64)] = None,
     name: Annotated[str | None, typer.Option()] = None,
+    priority: Annotated[int, typer.Option(min=-100, max=100, help="Higher ones start first.")] = 0,
+    max_restarts: Annotated[int, typer.Option(min=0, max=100, help="After lost workers and crashes.")] = 3,
+    max_duration: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Save and end after so much training.")
+    ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Show its log until it ends.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -49,6 +54,9 @@ def run(
                 parent=parent,
                 checkpoint=checkpoint,
                 gpus=gpus if gpus is not None else implied_gpus,
+                priority=priority,
+                max_restarts=max_restarts,
+                max_duration_s=max_duration,
             )
         except ValidationError as error:
             first = error.errors()[0]
