@@ -121,7 +121,8 @@ def train(trainer: Trainer, cfg: SftConfig, mixture: Mixture, resumed: Path | No
     trainer.begin(resumed, 0)  # too many shapes to compile
     while trainer.running():
         epoch, at = divmod(progress.step, per_epoch)
-        micro_batches = mixture.plan(epoch)[at]
+        plan = mixture.plan(epoch)
+        micro_batches = plan[at % len(plan)]  # fresh dialogues join otherwise: a later epoch may be shorter
         learned = sum(sum(mask[1:]) for rows in micro_batches for _, mask in rows)
         # gradients are averaged over ranks: × size makes the average a sum
         share = world.size / learned

@@ -165,3 +165,11 @@ def test_without_any_checkpoint_it_says_what_to_train_first(tmp_path: Path) -> N
     attempt = Home(tmp_path).run("scripts.chat_eval", EVAL, run="nothing")
     assert attempt.failure is not None and attempt.failure["reason"] == "data_error"
     assert "train stage" in attempt.failure["message"]
+
+
+def test_a_second_epoch_may_hold_fewer_conversations(home: Home) -> None:
+    config = {"device": "cpu", "dtype": "float32", "tasks": "identity", "task_examples": 40, "num_epochs": 4}
+    config |= {"target_examples_per_step": 4, "eval_every": 0, "multi_turn": 0.5}
+    attempt = home.run("scripts.chat_sft", config, run="epochs")
+    assert attempt.code == 0, attempt.log
+    assert len(attempt.losses()) % 4 == 0 and len(attempt.losses()) > 8
