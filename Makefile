@@ -102,10 +102,11 @@ soak: ## five minutes of 64 mixed requests at once: errors, memory, what is left
 	@$(PYTHON) bootstrap.py --dev
 	@$(BIN)/python -m tests.bench_serve --home $(HOME_DIR) --soak 300
 
-bench-eval: ## CORE's scoring and rl's rollouts in batches against one at a time (about ten minutes)
+bench-eval: ## CORE, chat_eval and rl's rollouts in batches against one at a time (about ten minutes)
 	@echo "bench-eval: batched and one at a time, alternating"
 	@$(PYTHON) bootstrap.py
 	@$(BIN)/python -m nanochat.bench_eval
+	@$(BIN)/python -m nanochat.bench_chat_eval
 	@$(BIN)/python -m nanochat.bench_rollouts
 
 bench-quality: ## does each stage teach what it is for? (about an hour on two cores; HOME_DIR=… keeps the models)
