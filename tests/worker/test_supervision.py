@@ -45,7 +45,7 @@ def attempt(service: Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
     monkeypatch.setattr(jobs, "WORKER_ID", worker.id)
     before = signal.getsignal(signal.SIGTERM)
 
-    def run(source: str, meanwhile: Callable[[str], None] = lambda run_id: None) -> Any:
+    def run(source: str, meanwhile: Callable[[str], None] = lambda run_id: None, **body: Any) -> Any:
         script = settings.base_dir / "trainer.py"
         script.write_text(source)
 
@@ -60,7 +60,9 @@ def attempt(service: Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
             return process, directory
 
         monkeypatch.setattr(jobs, "start", start)
-        run_id = service.client.post("/runs", json={"stage": "tokenizer", "max_restarts": 0}).json()["id"]
+        run_id = service.client.post("/runs", json={"stage": "tokenizer", "max_restarts": 0, **body}).json()[
+            "id"
+        ]
         attempt_id = eventually(worker.messages)[0]
         other = threading.Thread(target=meanwhile, args=(run_id,))
         other.start()
@@ -106,6 +108,36 @@ def test_the_way_it_ended_decides_the_reason(
     final = attempt(source)
     assert final["state"] == "failed"
     assert (final["reason"], final["exit_code"], final["signal"]) == (reason, code, number)
+
+
+def test_a_killed_rank_is_the_reason_and_not_what_the_other_rank_says_of_it(
+    attempt: Callable[..., Any],
+) -> None:
+    failure = {"reason": "internal", "message": "gloo: connection reset by peer"}
+    final = attempt(
+        "import json, os\n"
+        f"open(os.environ['NANOCHAT_ATTEMPT_DIR'] + '/failure.json', 'w').write(json.dumps({failure}))\n"
+        "print('  exitcode  : -15 (pid: 4)\\n  exitcode  : -9 (pid: 5)')\n"
+        "raise SystemExit(1)"
+    )
+    assert (final["reason"], final["signal"]) == ("killed_signal", 9)
+
+
+def test_a_run_that_has_worked_as_long_as_it_may_saves_and_fails_with_timeout(
+    attempt: Callable[..., Any], service: Service
+) -> None:
+    source = (
+        "import signal, sys\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (print('saved', flush=True), sys.exit(0)))\n"
+        "while True: signal.pause()"
+    )
+    final = attempt(source, max_duration_s=1)
+    assert (final["state"], final["reason"]) == ("failed", "timeout")
+    assert "max_duration_s" in final["message"]
+    log = service.settings.base_dir / "runs" / final["id"] / "attempt_1" / "run.log"
+    assert log.read_text() == "saved\n"
+    [shown] = service.client.get(f"/runs/{final['id']}/attempts").json()["items"]
+    assert 1 <= shown["seconds"] < 20
 
 
 def test_every_byte_of_a_flood_arrives_as_it_was_written(
