@@ -55,6 +55,8 @@ class Trainer:
 
     def __init__(self, host: FakeWorker, run_id: str) -> None:
         self.host = host
+        if isinstance(host, Host):
+            host.measure()  # a worker that is silent for ten seconds gets nothing, and seeding may take longer
         self.claim = eventually(lambda: self._claim(run_id))
         self.run_id, self.fence = run_id, self.claim["fence"]
         self._url = f"/internal/attempts/{self.claim['attempt_id']}"
