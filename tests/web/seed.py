@@ -56,7 +56,7 @@ class Trainer:
     def __init__(self, host: FakeWorker, run_id: str) -> None:
         self.host = host
         if isinstance(host, Host):
-            host.measure()  # a worker that is silent for ten seconds gets nothing, and seeding may take longer
+            host.measure()  # after ten silent seconds it would get no more runs
         self.claim = eventually(lambda: self._claim(run_id))
         self.run_id, self.fence = run_id, self.claim["fence"]
         self._url = f"/internal/attempts/{self.claim['attempt_id']}"
