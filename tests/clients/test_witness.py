@@ -33,14 +33,15 @@ def likeliest_word(net: GPT, context: str) -> str | None:
 
 
 def some_as_the_model_says(net: GPT, file: Path) -> int:
-    """Give half of the texts the continuation that `net` would, where a number before them finds one."""
+    """Give half of the texts the continuation that `net` would, where a word behind them finds one."""
     examples = [json.loads(line) for line in file.read_text().splitlines()]
+    words = [example["continuation"] for example in examples]
     changed = 0
     for example in examples[::2]:
-        for number in range(30):
-            context = f"{number} {example['context'].strip()}"
-            if word := likeliest_word(net, f"{context}\nAnswer:"):
-                example |= {"context": context, "continuation": word}
+        for word in words:
+            context = f"{example['context'].strip()} {word}"
+            if said := likeliest_word(net, context):
+                example |= {"context": context, "continuation": said}
                 changed += 1
                 break
     file.write_text("".join(json.dumps(example) + "\n" for example in examples))
@@ -55,6 +56,8 @@ def rows(
     lm_eval = install(*LM_EVAL, deps=True)
     home = tmp_path_factory.mktemp("witness")
     bundle = write_bundle(home / "source" / "eval_bundle", EXAMPLES, words=4)
+    table_of = bundle / "core.yaml"  # so that what is said depends on the last word
+    table_of.write_text(table_of.read_text().replace('"\\nAnswer: "', '" "'))
     own = some_as_the_model_says(served.net, bundle / "eval_data" / "say.jsonl")
     checkpoint = step_dir(served.service.settings.base_dir, "sft", "r0000000001", 7)
     left_out = prepare(home, read_bundle(bundle), checkpoint)
