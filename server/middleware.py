@@ -10,17 +10,22 @@ import re
 import secrets
 
 from fastapi import FastAPI
+from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server import exposure
 from server.auth import Authorize
 from server.policy import Policy
+from server.problems import problem
 from server.settings import Settings
 
 REQUEST_ID = re.compile(rb"^[A-Za-z0-9._-]{1,64}$")
 #: what Starlette's TestClient calls itself
 TEST_HOST = "testserver"
+MAX_BODY_BYTES = 1024 * 1024
+COUNT_THEMSELVES = ("/v1/", "/tokenize", "/detokenize", "/internal/")
 CSP = (
     "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; object-src 'none'; "
     "base-uri 'none'; frame-ancestors 'none'; form-action 'self'"
@@ -52,6 +57,33 @@ class RequestId:
             await send(message)
 
         return await self.app(scope, receive, send_with_id)
+
+
+class BodyLimit:
+    """413 for a body that is too large, before it is read where it says its size. Routes that count by
+    themselves (/v1 and its like, /internal) take more and are not looked at."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"].startswith(COUNT_THEMSELVES):
+            return await self.app(scope, receive, send)
+        announced = dict(scope["headers"]).get(b"content-length", b"0")
+        if announced.isdigit() and int(announced) > MAX_BODY_BYTES:
+            detail = f"the body is larger than {MAX_BODY_BYTES} bytes"
+            return await problem(Request(scope), 413, "too_large", detail)(scope, receive, send)
+        size = 0
+
+        async def counted() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > MAX_BODY_BYTES:
+                raise HTTPException(413, f"the body is larger than {MAX_BODY_BYTES} bytes")
+            return message
+
+        return await self.app(scope, counted, send)
 
 
 class KnownHost:
@@ -108,6 +140,7 @@ def install(app: FastAPI, settings: Settings) -> None:
     """The last one added sees a request first."""
     origins = exposure.names(settings.allowed_origins)
     hosts = exposure.known_hosts(settings)
+    app.add_middleware(BodyLimit)
     app.add_middleware(Authorize, policy=Policy())
     if origins:
         app.add_middleware(

@@ -3,7 +3,7 @@
 Each of the three looks says `clean`, `found` or `not looked`. A registry that serves no advisories answers
 "nothing known" to everything; so each look is first shown something that must be found. Exit status: 0 all
 three looked and are clean, 1 something was found, 3 nothing was found but not every look could be taken.
-Not covered: what the vendored Swagger UI is vulnerable to (server/docs_page says its version), and the history
+Not covered: what the vendored Swagger UI (server/docs_page) is vulnerable to, and the history
 of the repository (only what is committed now).
 """
 

@@ -14,7 +14,7 @@ from server import auth, models
 from server.deps import Read, ServicesDep
 from server.keys import repository, secret
 from server.keys.ring import Caller, KeyRing
-from server.problems import NotFound, Unauthorized
+from server.problems import Unauthorized
 
 router = APIRouter(tags=["keys"])
 
@@ -62,12 +62,10 @@ async def login(body: Login, request: Request, response: Response) -> Session:
 
 
 @router.get("/session")
-async def session(request: Request) -> Session:
-    """Who is signed in here. 404 where nobody needs to be."""
+async def session(request: Request) -> Session | None:
+    """Who is signed in in this browser; null where nobody needs to be."""
     caller = cast(Caller | None, getattr(request.state, "caller", None))
-    if caller is None or not caller.session:
-        raise NotFound("there is no session: this service is open, or you came with a key")
-    return _session(caller)
+    return _session(caller) if caller is not None and caller.session else None
 
 
 @router.post("/logout", status_code=204)

@@ -125,3 +125,11 @@ def test_docs_come_from_here_alone(service: Service) -> None:
         assert f"/docs/{path}" in page and service.client.get(f"/docs/{path}").status_code == 200
     for path in ("__init__.py", "../app.py", "LICENSE", "%2e%2e/app.py", "index.html"):
         assert service.client.get(f"/docs/{path}").status_code == 404
+
+
+def test_a_body_that_is_too_large_is_refused_whether_it_says_its_size_or_not(service: Service) -> None:
+    huge = b'{"stage": "' + b"x" * 1_100_000 + b'"}'
+    headers = {"content-type": "application/json"}
+    for body in (huge, iter([huge[:600_000], huge[600_000:]])):
+        answer = service.client.post("/runs", content=body, headers=headers)
+        assert answer.status_code == 413 and answer.headers["content-type"].startswith("application/problem")

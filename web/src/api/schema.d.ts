@@ -909,7 +909,7 @@ export interface paths {
         };
         /**
          * Session
-         * @description Who is signed in here. 404 where nobody needs to be.
+         * @description Who is signed in in this browser; null where nobody needs to be.
          */
         get: operations["session_session_get"];
         put?: never;
@@ -4078,7 +4078,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Session"];
+                    "application/json": components["schemas"]["Session"] | null;
                 };
             };
         };
