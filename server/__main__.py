@@ -126,6 +126,7 @@ def serve(settings: Settings) -> None:
         log_config=None,
         log_level=settings.log_level,
         access_log=False,
+        ws_per_message_deflate=False,  # its windows are 300 KB a reader, its time is ours
         timeout_graceful_shutdown=5,
     )
     uvicorn.Server(config).run(sockets=[sock])

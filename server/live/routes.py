@@ -59,8 +59,10 @@ async def _write(socket: WebSocket, live: RunStream) -> None:
             await _send(socket, frame)
 
 
-async def _send(socket: WebSocket, frame: Frame) -> None:
-    await asyncio.wait_for(socket.send_text(orjson.dumps(frame).decode()), SEND_S)
+async def _send(socket: WebSocket, frame: Frame | str) -> None:
+    text = frame if isinstance(frame, str) else orjson.dumps(frame).decode()
+    async with asyncio.timeout(SEND_S):
+        await socket.send_text(text)
 
 
 async def _listen(socket: WebSocket, live: RunStream) -> None:
@@ -110,7 +112,7 @@ async def _sse(live: RunStream) -> AsyncIterator[bytes]:
     async for frame in live.frames():
         if frame is not None:
             silent_s = 0.0
-            yield b"data: " + orjson.dumps(frame) + b"\n\n"
+            yield f"data: {frame}\n\n".encode()
             continue
         silent_s += 1.0
         if silent_s >= PING_S:

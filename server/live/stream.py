@@ -7,7 +7,12 @@ the reader has; what lies after it is sent. The hub only wakes; data always come
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
+
+import orjson
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db import Database
 from server.live.hub import Hub
@@ -24,79 +29,109 @@ LOG_BYTES = 64 * 1024
 EVENTS = 500
 SAFETY_NET_S = 1.0
 Frame = dict[str, Any]
+Cursors = dict[str, int]
+
+
+@dataclass(slots=True)
+class Look:
+    """What the store had for a reader at certain cursors: frames as JSON, the cursors after them."""
+
+    frames: list[str]
+    cursors: Cursors
+    more: bool = False
+    """There is more in the store."""
+    over: bool = False
+    """Nothing will follow."""
 
 
 class RunStream:
     """Frames of one run for one reader. `cursors` may be changed while it runs (a new subscription)."""
 
-    def __init__(self, db: Database, hub: Hub, run_id: str, cursors: dict[str, int]) -> None:
+    def __init__(self, db: Database, hub: Hub, run_id: str, cursors: Cursors) -> None:
         self.db, self.hub, self.run_id, self.cursors = db, hub, run_id, cursors
 
-    async def frames(self) -> AsyncIterator[Frame | None]:
-        """Every frame from the cursors on; None when there was nothing new for a while. Ends with `end`."""
+    async def frames(self) -> AsyncIterator[str | None]:
+        """Every frame from the cursors on, as JSON; None when there was nothing new for a while.
+
+        Ends with `end`.
+        """
         async with self.hub.watch(self.run_id) as changed:
             while True:
-                full = False
-                async with self.db.read() as session:
-                    try:
-                        run = await runs.get(session, self.run_id)
-                    except NotFound:
-                        yield {"op": "error", "code": "deleted"}
-                        return
-                    found: list[Frame] = []
-                    if "log" in self.cursors:
-                        full |= await self._log(session, run, found)
-                    if "metric" in self.cursors:
-                        full |= await self._metrics(session, run, found)
-                    if "state" in self.cursors:
-                        self._state(run, found)
-                for frame in found:
+                before = dict(self.cursors)
+                place = tuple(sorted(before.items()))
+                found = await self.hub.shared(self.run_id, place, partial(self._look, dict(before)))
+                if self.cursors != before:
+                    continue  # a subscription came in between: look from there
+                self.cursors = dict(found.cursors)
+                for frame in found.frames:
                     yield frame
-                if full:
-                    continue  # there is more in the store
-                if run.state in TERMINAL and self.cursors:
-                    yield {"op": "end", "state": run.state, "last": dict(self.cursors)}
+                if found.over:
                     return
-                if not await changed.wait(SAFETY_NET_S):
+                if not found.more and not await changed.wait(SAFETY_NET_S):
                     yield None
 
-    async def _log(self, session: Any, run: Run, found: list[Frame]) -> bool:
-        first = min(self.cursors["log"], run.log_end)
-        data = await repository.log_bytes(session, run.id, first, LOG_BYTES)
-        at_end = first + len(data) >= run.log_end
-        text, taken = repository.decode_prefix(data, final=at_end and run.state in TERMINAL)
-        if not text:
-            return False
-        last = first + taken
-        items = [{"offset": first, "text": text}]
-        found.append({"op": "batch", "channel": "log", "first": first, "last": last, "items": items})
-        self.cursors["log"] = last
-        return not at_end
+    async def _look(self, cursors: Cursors) -> Look:
+        frames: list[Frame] = []
+        async with self.db.read() as session:
+            try:
+                run = await runs.get(session, self.run_id)
+            except NotFound:
+                return Look([_json({"op": "error", "code": "deleted"})], cursors, over=True)
+            more = False
+            if "log" in cursors:
+                more |= await _log(session, run, cursors, frames)
+            if "metric" in cursors:
+                more |= await _metrics(session, run, cursors, frames)
+            if "state" in cursors:
+                _state(run, cursors, frames)
+        over = not more and bool(cursors) and run.state in TERMINAL
+        if over:
+            frames.append({"op": "end", "state": run.state, "last": dict(cursors)})
+        return Look([_json(frame) for frame in frames], cursors, more, over)
 
-    async def _metrics(self, session: Any, run: Run, found: list[Frame]) -> bool:
-        rows = await repository.events(session, run.id, self.cursors["metric"], EVENTS, ["metric", "phase"])
-        items: list[Frame] = []
-        for row in rows:
-            if row.kind == "metric":
-                items.append(
-                    {"seq": row.seq, "step": row.step, "t": row.t, "values": row.data.get("values", {})}
-                )
-            elif row.attempt > 1 and begins_again(row.data, row.attempt):
-                found += _metric_batch(items)
-                items = []
-                found.append({"op": "rewind", "channel": "metric", "step": row.step, "attempt": row.attempt})
-        found += _metric_batch(items)
-        if rows:
-            self.cursors["metric"] = rows[-1].seq
-        return len(rows) == EVENTS
 
-    def _state(self, run: Run, found: list[Frame]) -> None:
-        if run.version > self.cursors["state"]:
-            self.cursors["state"] = run.version
-            view = run_view(run).model_dump(mode="json")
-            found.append(
-                {"op": "state", "channel": "state", "last": run.version, "state": run.state, "run": view}
-            )
+def _json(frame: Frame) -> str:
+    return orjson.dumps(frame).decode()
+
+
+async def _log(session: AsyncSession, run: Run, cursors: Cursors, frames: list[Frame]) -> bool:
+    first = min(cursors["log"], run.log_end)
+    data = await repository.log_bytes(session, run.id, first, LOG_BYTES)
+    at_end = first + len(data) >= run.log_end
+    text, taken = repository.decode_prefix(data, final=at_end and run.state in TERMINAL)
+    if not text:
+        return False
+    last = first + taken
+    items = [{"offset": first, "text": text}]
+    frames.append({"op": "batch", "channel": "log", "first": first, "last": last, "items": items})
+    cursors["log"] = last
+    return not at_end
+
+
+async def _metrics(session: AsyncSession, run: Run, cursors: Cursors, frames: list[Frame]) -> bool:
+    if cursors["metric"] >= run.last_seq:
+        return False
+    rows = await repository.events(session, run.id, cursors["metric"], EVENTS, ["metric", "phase"])
+    items: list[Frame] = []
+    for row in rows:
+        if row.kind == "metric":
+            items.append({"seq": row.seq, "step": row.step, "t": row.t, "values": row.data.get("values", {})})
+        elif row.attempt > 1 and begins_again(row.data, row.attempt):
+            frames += _metric_batch(items)
+            items = []
+            frames.append({"op": "rewind", "channel": "metric", "step": row.step, "attempt": row.attempt})
+    frames += _metric_batch(items)
+    if rows:
+        cursors["metric"] = rows[-1].seq
+    return len(rows) == EVENTS
+
+
+def _state(run: Run, cursors: Cursors, frames: list[Frame]) -> None:
+    if run.version <= cursors["state"]:
+        return
+    cursors["state"] = run.version
+    view = run_view(run).model_dump(mode="json")
+    frames.append({"op": "state", "channel": "state", "last": run.version, "state": run.state, "run": view})
 
 
 def _metric_batch(items: list[Frame]) -> list[Frame]:

@@ -56,7 +56,7 @@ def test_what_was_is_replayed_what_comes_follows_and_the_end_is_said(shipping: S
 
 
 def test_a_reader_who_comes_back_misses_nothing_and_sees_nothing_twice(shipping: Shipping) -> None:
-    lines = [f"line {number} — größer\n".encode() for number in range(300)]
+    lines = [f"line {number} — größer\n".encode() for number in range(100)]
 
     def write() -> None:
         offset = 0
@@ -65,8 +65,8 @@ def test_a_reader_who_comes_back_misses_nothing_and_sees_nothing_twice(shipping:
             for piece in (line[:half], line[half:]):
                 shipping.log(piece, offset)
                 offset += len(piece)
+            shipping.worker.beat_attempt(shipping.claim)
             if number % 10 == 0:
-                shipping.worker.beat_attempt(shipping.claim)
                 shipping.events(metric(number + 1, train__loss=1.0))
         shipping.worker.finish(shipping.claim)
 
@@ -92,7 +92,7 @@ def test_a_reader_who_comes_back_misses_nothing_and_sees_nothing_twice(shipping:
                     break  # leave in the middle
     writer.join()
     assert text == b"".join(lines).decode()
-    assert steps == list(range(1, 301, 10))
+    assert steps == list(range(1, 101, 10))
     assert visits > 2
 
 
