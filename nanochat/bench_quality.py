@@ -17,7 +17,7 @@ from typing import Any
 
 from nanochat.common import cores
 from nanochat.evals.intervals import wilson
-from nanochat.once import Event, run_once, values_of
+from nanochat.once import DONE, Event, run_once, values_of
 from nanochat.paths import STAGE_DIRS
 
 Flags = Mapping[str, Any]
@@ -38,12 +38,12 @@ MID: Flags = {
 }  # fmt: skip
 #: only some sums, so that there is something left to learn for rl
 SFT: Flags = {
-    "device": "cpu", "tasks": "identity*2,smalltalk,spelling,sums[:300]", "task_examples": 6000,
+    "device": "cpu", "tasks": "identity*2,smalltalk,spelling,sums[:1600]", "task_examples": 6000,
     "device_batch_size": 16, "target_examples_per_step": 32, "init_lr_frac": 0.08,
 }  # fmt: skip
 RL: Flags = {
     "device": "cpu", "tasks": "sums", "num_iterations": 120, "examples_per_step": 16, "num_samples": 16,
-    "max_new_tokens": 48, "init_lr_frac": 0.2, "eval_every": 60, "eval_examples": 400,
+    "max_new_tokens": 48, "init_lr_frac": 0.03, "eval_every": 60, "eval_examples": 400,
 }  # fmt: skip
 ASKED: Flags = {
     "device": "cpu", "task_name": "identity,smalltalk,spelling,sums", "max_problems": 400,
@@ -60,24 +60,27 @@ class Bench:
     home: Path
     ranks: int
 
-    def run(self, name: str, script: str, flags: Flags) -> list[Event]:
-        """Events of one step."""
+    def run(self, name: str, script: str, flags: Flags, parent: str = "") -> list[Event]:
+        """Events of one step; it is done again when `parent` was."""
         print(f"  {name}", flush=True)
-        return run_once(self.home, self.home / "quality" / name, f"scripts.{script}", flags, ranks=self.ranks)
+        place = self.home / "quality"
+        after = {"after": (place / parent / DONE).read_text()} if parent else {}
+        return run_once(self.home, place / name, f"scripts.{script}", flags, ranks=self.ranks, note=after)
 
-    def train(self, name: str, script: str, flags: Flags) -> list[Event]:
-        return self.run(name, script, {**flags, "model_tag": name})
+    def train(self, name: str, script: str, flags: Flags, parent: str = "") -> list[Event]:
+        return self.run(name, script, {**flags, "model_tag": name}, parent)
 
     def scores(self, stage: str) -> Scores:
         """Of the stage's model, on held-out problems."""
-        found = self.run(f"chat_eval-{stage}", "chat_eval", {**ASKED, "checkpoint": model_of(stage)})
+        flags = {**ASKED, "checkpoint": model_of(stage)}
+        found = self.run(f"chat_eval-{stage}", "chat_eval", flags, stage)
         event = next(event for event in found if event["kind"] == "eval")
         return {task: (share, event["counts"][task]) for task, share in event["values"].items()}
 
     def bpb(self, stage: str) -> float:
         """Of the stage's model, on validation text."""
-        found = self.run(f"base_loss-{stage}", "base_loss", {**TEXT, "checkpoint": model_of(stage)})
-        return values_of(found, "base_loss/val_bpb")[-1]
+        flags = {**TEXT, "checkpoint": model_of(stage)}
+        return values_of(self.run(f"base_loss-{stage}", "base_loss", flags, stage), "base_loss/val_bpb")[-1]
 
 
 def model_of(stage: str) -> str:
@@ -101,9 +104,9 @@ def measure(bench: Bench) -> list[Row]:
         values_of(bench.train(name, "base_train", {**BASE, "num_iterations": steps}), "val/bpb")[-1]
         for name, steps in (("short", SHORT), ("base", LONG))
     )
-    bench.train("mid", "mid_train", {**MID, "base_checkpoint": model_of("base")})
-    bench.train("sft", "chat_sft", {**SFT, "mid_checkpoint": model_of("mid")})
-    rl = bench.train("rl", "chat_rl", {**RL, "sft_checkpoint": model_of("sft")})
+    bench.train("mid", "mid_train", {**MID, "base_checkpoint": model_of("base")}, "base")
+    bench.train("sft", "chat_sft", {**SFT, "mid_checkpoint": model_of("mid")}, "mid")
+    rl = bench.train("rl", "chat_rl", {**RL, "sft_checkpoint": model_of("sft")}, "sft")
     scores = {stage: bench.scores(stage) for stage in STAGES}
     text = {stage: bench.bpb(stage) for stage in STAGES}
     print(table(scores, text))

@@ -11,18 +11,28 @@ from pathlib import Path
 from typing import Any
 
 Event = dict[str, Any]
+DONE = "values.json"
+"""The flags of a run that ended well, beside its events."""
 
 
 def run_once(
-    home: Path, attempt: Path, script: str, flags: Mapping[str, Any], *, ranks: int = 1
+    home: Path,
+    attempt: Path,
+    script: str,
+    flags: Mapping[str, Any],
+    *,
+    ranks: int = 1,
+    note: Mapping[str, str] | None = None,
 ) -> list[Event]:
     """Events of `script` with these flags, one thread a rank; `attempt` keeps its log, events and flags.
+
+    `note` is kept with the flags: what else must be the same for the script not to run again.
 
     Raises CalledProcessError when the script fails (the end of its log is printed), InterruptedError when
     it was asked to stop.
     """
-    wanted = json.dumps({"script": script, "ranks": ranks, **flags}, sort_keys=True)
-    done = attempt / "values.json"
+    wanted = json.dumps({"script": script, "ranks": ranks, **flags, **(note or {})}, sort_keys=True)
+    done = attempt / DONE
     if not done.exists() or done.read_text() != wanted:
         attempt.mkdir(parents=True, exist_ok=True)
         done.unlink(missing_ok=True)
