@@ -1,4 +1,4 @@
-"""Verbs that become another program: up, server, worker, export, import, data. Signals reach it."""
+"""Verbs that become another program: up, server, worker, export, import, data, db. Signals reach it."""
 
 from __future__ import annotations
 
@@ -58,6 +58,14 @@ def data(
     become("nanochat.data", verb, *([name] if name else []), *(["--json"] if as_json else []))
 
 
+def db(
+    verb: Annotated[str, typer.Argument(metavar="backup|restore|move")],
+    where: Annotated[str, typer.Argument(metavar="FILE|URL", help="move: the URL of an empty database.")],
+) -> None:
+    """The service's database as one file, back again, or into another database; artefacts are apart."""
+    become("server.backup", verb, where)
+
+
 def _is_here(path: str) -> bool:
     from nanochat.paths import base_dir, find_artefact
 
@@ -93,6 +101,6 @@ def _server(module: str, port: int | None) -> NoReturn:
 
 
 def register(app: typer.Typer) -> None:
-    for verb in (up, server, worker, export, data):
+    for verb in (up, server, worker, export, data, db):
         app.command()(verb)
     app.command("import")(import_)
