@@ -8,7 +8,7 @@ export NANOCHAT_PORT ?= $(PORT)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup up lint types test test-fast test-faults test-clients web bench bench-train bench-kills bench-modern \
-	bench-loss bench-overheads bench-tokenizer bench-serve bench-eval bench-quality bench-witness soak docs audit
+	bench-loss bench-overheads bench-tokenizer bench-serve bench-eval bench-control bench-quality bench-witness soak docs audit
 
 help: ## list the targets
 	@echo "targets:"
@@ -134,6 +134,11 @@ audit: ## known vulnerabilities in packages, secrets in the repository (docs/sec
 	@echo "audit: pip-audit, npm audit and a scan for secrets"
 	@$(PYTHON) bootstrap.py
 	@$(BIN)/python -m tests.audit
+
+bench-control: ## the control plane's figures, against MLflow 3 (installs 600 MB apart, once; about 30 minutes)
+	@echo "bench-control: ingest, reads, charts, live streams, MLflow; it is installed in ~/.cache/nanochat-bench-mlflow"
+	@$(PYTHON) bootstrap.py --dev
+	@$(BIN)/python -m tests.bench_control
 
 docs: ## write docs/reference from the code: stages, HTTP, settings, command line
 	@echo "docs: writing docs/reference"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import httpx
 import psutil
+from sqlalchemy import delete
 
 from server import migrate
 from server.db import Database
@@ -60,6 +61,19 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self.process.terminate()
         self.process.wait(20)
+
+    def clear(self) -> None:
+        """Stop the server and forget its runs, so that the next one on this database begins anew."""
+        self.process.terminate()
+        self.process.wait(20)
+
+        async def delete_all() -> None:
+            db = Database(self.settings.sqlalchemy_url)
+            async with db.write() as session:
+                await session.execute(delete(Run))
+            await db.close()
+
+        asyncio.run(delete_all())
 
     def rss(self) -> int:
         """Bytes the server process holds."""
