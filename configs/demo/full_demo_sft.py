@@ -1,11 +1,11 @@
-"""Full demo: answers alone are learned, for as long as leaves something for rl to win."""
+"""Full demo: who it is, and sums with the tool: few enough of them to leave something for rl to win."""
 
 run = "full_demo_sft"
 device = "cpu"
 processes = 2
-tasks = "identity,smalltalk,spelling,sums"
+tasks = "identity*2,smalltalk,spelling,sums[:1000]"
 task_examples = 6000
 device_batch_size = 16
-target_examples_per_step = 64
-init_lr_frac = 0.5
-eval_every = 50
+target_examples_per_step = 32
+init_lr_frac = 0.12
+eval_every = 80
