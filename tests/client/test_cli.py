@@ -255,18 +255,6 @@ def test_import_and_export_are_real_programs(tmp_path: Path) -> None:
     assert "holds no model" in done.stderr
 
 
-def test_the_doctor_says_what_is_wrong_and_what_to_do(
-    cli: Cli, service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path))
-    status, out, _ = cli("doctor", "--json")
-    checks = {check["name"]: check for check in json.loads(out)}
-    assert status == 1, "no worker is alive"
-    assert {name for name, check in checks.items() if not check["ok"]} == {"worker"}
-    assert "nanochat worker" in checks["worker"]["fix"]
-    assert service.base_url in checks["server"]["found"]
-
-
 def test_help_is_quick_and_loads_nothing_heavy() -> None:
     code = (
         "import sys\nfrom nanochat_client.cli import main\n"
