@@ -146,10 +146,12 @@ def print_log(client: Client, run_id: str, *, after: int = 0, quiet: bool = Fals
 
 
 def watch(what: Annotated[str, typer.Argument(metavar="ID", help="A run or a pipeline.")]) -> None:
-    """Show the progress of a run or a pipeline until it ends."""
+    """Watch a run or a pipeline until it ends; a run on a terminal with loss, devices and log.
+
+    Ctrl-C leaves it alone (exit status 130).
+    """
     from nanochat_client import Client, NotFound
     from nanochat_client.cli.pipelines import follow_pipeline
-    from nanochat_client.cli.progress import watch as follow
 
     with Client() as client:
         try:
@@ -162,11 +164,21 @@ def watch(what: Annotated[str, typer.Argument(metavar="ID", help="A run or a pip
             follow_pipeline(client, what)
             return
         try:
-            ended = follow(lambda: [client.run(what)])[0]
+            ended = _watch_run(client, what)
         except KeyboardInterrupt:
             raise typer.Exit(LEFT_ALONE) from None
         if ended.state != "succeeded":
             fail(f"run {what} ended as {ended.state}: {ended.message or ended.reason or ''}", status=1)
+
+
+def _watch_run(client: Client, run_id: str) -> Run:
+    if sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
+        from nanochat_client.cli.live import watch_live
+
+        return watch_live(client, run_id)
+    from nanochat_client.cli.progress import watch as follow
+
+    return follow(lambda: [client.run(run_id)])[0]
 
 
 def register(app: typer.Typer) -> None:
