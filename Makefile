@@ -8,7 +8,7 @@ export NANOCHAT_PORT ?= $(PORT)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup up lint types test test-fast test-faults test-clients web bench bench-train bench-kills bench-modern \
-	bench-loss bench-overheads bench-tokenizer bench-serve bench-eval bench-control bench-quality bench-witness soak docs audit
+	bench-loss bench-overheads bench-tokenizer bench-serve bench-eval bench-control bench-quality bench-witness soak docs site audit
 
 help: ## list the targets
 	@echo "targets:"
@@ -144,3 +144,11 @@ docs: ## write docs/reference from the code: stages, HTTP, settings, command lin
 	@echo "docs: writing docs/reference"
 	@$(PYTHON) bootstrap.py
 	@$(BIN)/python -m server.reference
+
+site: ## the documentation as a site in build/site (the first call installs mkdocs-material; then no network is used)
+	@echo "site: docs/ as pages in build/site"
+	@$(PYTHON) bootstrap.py
+	@$(BIN)/python -c "import material, mkdocs" 2>/dev/null || \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -c constraints.txt -e '.[docs]'
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "site: open build/site/index.html"
