@@ -16,7 +16,7 @@ app = typer.Typer(
     name="nanochat",
     help="Train your own ChatGPT on this machine: run stages, watch them, chat with what comes out.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )

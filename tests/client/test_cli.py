@@ -269,3 +269,19 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
     assert time.process_time() - start < 0.6
     assert done.returncode == 0, done.stderr
     assert "pipeline" in done.stdout and "doctor" in done.stdout
+
+
+def test_bash_completes_verbs_and_options() -> None:
+    ask = (
+        'eval "$(_NANOCHAT_COMPLETE=source_bash nanochat)"\n'
+        "complete -p nanochat >&2\n"
+        "for word in wat --; do COMP_WORDS=(nanochat ${word}); COMP_CWORD=1; "
+        '_nanochat_completion nanochat; echo "${COMPREPLY[@]}"; done'
+    )
+    here = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", ask], env={**os.environ, "PATH": here}, capture_output=True, text=True, timeout=60
+    )
+    assert "_nanochat_completion" in done.stderr
+    assert done.stdout.splitlines()[0].strip() == "watch"
+    assert "--install-completion" in done.stdout.splitlines()[1]
