@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
@@ -104,29 +105,30 @@ def _command_line() -> click.Command:
 
 
 def _nanochat(words: list[str]) -> str | None:
-    here = _command_line()
-    context = click.Context(here)
-    while hasattr(here, "commands"):
-        if not words or words[0] == "--help":
-            return None
-        verbs = words.pop(0).split("|")
+    here, rest = _command_line(), list(words)
+    while hasattr(here, "commands") and rest and not rest[0].startswith("-"):
+        verbs = rest.pop(0).split("|")
         if wrong := [verb for verb in verbs if verb not in here.commands]:
             return f"there is no verb {wrong[0]}"
         here = here.commands[verbs[0]]
-    known = {name: option for option in here.get_params(context) for name in option.opts}
+    if here.name == "run" and rest[0] not in STAGES and not PLACEHOLDER.fullmatch(rest[0]):
+        return f"there is no stage {rest[0]}"
+    if here.name == "pipeline" and not (rest[0] in _pipelines() or "/" in rest[0] or rest[0].isupper()):
+        return f"there is no pipeline {rest[0]}"
+    return _options(here, rest)
+
+
+def _options(verb: click.Command, words: list[str]) -> str | None:
+    known = {name for option in verb.get_params(click.Context(verb)) for name in option.opts}
     stage = next((STAGES[word] for word in words if word in STAGES), None)
-    if here.name == "run" and stage is None and not PLACEHOLDER.fullmatch(words[0]):
-        return f"there is no stage {words[0]}"
-    if here.name == "pipeline" and not (words[0] in _pipelines() or "/" in words[0] or words[0].isupper()):
-        return f"there is no pipeline {words[0]}"
     for word, after in pairwise([*words, ""]):
         option, has_value, value = word.partition("=")
         if not re.match(r"--?[a-z]", word):
             continue
         if option not in known:
-            return f"nanochat {here.name} has no option {option}"
-        if wrong_value := _value(option, value if has_value else after, stage):
-            return wrong_value
+            return f"{verb.name} has no option {option}"
+        if wrong := _value(option, value if has_value else after, stage):
+            return wrong
     return None
 
 
@@ -154,6 +156,8 @@ def _python(words: list[str]) -> str | None:
     if not words or words[0] == "-c":
         return None
     module, flags = (words[1], words[2:]) if words[0] == "-m" else (words[0], words[1:])
+    if module.partition(".")[0] in sys.stdlib_module_names:
+        return None
     place = repo_dir() / (module.replace(".", "/") if words[0] == "-m" else module.removesuffix(".py"))
     if place.is_relative_to(repo_dir()) and place.name in ("mine", "wordcount"):
         return None  # written in stages.md and run by its test

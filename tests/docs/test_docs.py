@@ -47,7 +47,8 @@ def test_commands_are_found_in_blocks_and_in_the_text() -> None:
     [
         ("make dinner", "the Makefile has no dinner"),
         ("nanochat fly", "there is no verb fly"),
-        ("nanochat runs --fast", "nanochat runs has no option --fast"),
+        ("nanochat --fast", "nanochat has no option --fast"),
+        ("nanochat runs --fast", "runs has no option --fast"),
         ("nanochat run bass", "there is no stage bass"),
         ("nanochat run base --config stable_27gb", "there is no preset stable_27gb"),
         ("nanochat run base --set detph=4", "base has no field detph"),
