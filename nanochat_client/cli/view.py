@@ -1,8 +1,8 @@
 """What `nanochat watch ID` knows of a run, and how that looks at a given size of the terminal.
 
 `RunView` is fed with what the stream brings and with the hosts' load, and is drawn by rich as often as it
-likes: loss over steps, a bar for every GPU or the host, the end of the log, progress and time left. Texts
-of the run are shown as text. Not covered: more than one run (pipelines have a line per run).
+likes: loss (or reward) over steps, a bar for every GPU or the host, the end of the log, progress and time
+left. Texts of the run are shown as text. Not covered: more than one run (pipelines have a line per run).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from nanochat_client.types import Metrics, Run, RunState, Worker
 
-#: what is drawn is the first of these that the run has
-LOSSES = ("train/loss", "sft/loss", "mid/loss", "rl/reward", "val/bpb")
+#: what is drawn is the first of these that the run has; rl is judged by its reward, not by its loss
+DRAWN = ("reward/mean", "train/loss", "sft/loss", "sft/val_loss", "val/bpb")
 LOG_LINES = 200
 BAR_COLUMNS = 24
 #: speed is judged over so many of the latest steps that arrived
@@ -91,7 +91,7 @@ class RunView:
 
     def _log(self, text: str) -> None:
         whole, newline, rest = (self._open_line + text).rpartition("\n")
-        self._lines.extend(clean(line.rpartition("\r")[2]) for line in whole.split("\n") if newline)
+        self._lines.extend(_shown(line) for line in whole.split("\n") if newline)
         self._open_line = rest
 
     def _metric(self, step: int, t: float, values: dict[str, float | None]) -> None:
@@ -148,7 +148,7 @@ class RunView:
     def _chart(self, columns: int, rows: int) -> list[Text]:
         from rich.text import Text
 
-        key = next((name for name in LOSSES if len(self._curves.get(name, ())) > 0), None)
+        key = next((name for name in DRAWN if len(self._curves.get(name, ())) > 0), None)
         if key is None:
             return [Text("no steps yet", style="dim")] + [Text("")] * rows
         points = self._curves[key]
@@ -194,8 +194,13 @@ class RunView:
     def _tail(self, rows: int) -> list[Text]:
         from rich.text import Text
 
-        lines = [*self._lines, *([clean(self._open_line)] if self._open_line else [])]
+        lines = [*self._lines, *([_shown(self._open_line)] if self._open_line else [])]
         return [Text(line, style="dim", no_wrap=True) for line in (lines[-rows:] if rows else [])]
+
+
+def _shown(line: str) -> str:
+    """What a terminal would be left with: a carriage return begins the line anew."""
+    return clean(line.rstrip("\r").rpartition("\r")[2])
 
 
 def _load(worker: Worker) -> Iterator[tuple[str, float, str, int, int]]:

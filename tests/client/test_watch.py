@@ -25,11 +25,18 @@ from nanochat_client import types
 from nanochat_client.cli.chart import BLANK, bar, curve
 from nanochat_client.cli.view import RunView
 from nanochat_client.stream import Log, Metric, Rewind
+from server.settings import Settings
 from tests.client.conftest import Cli, put_events, put_log
 from tests.server.fake_worker import STATS, FakeWorker, post_run
 from tests.services import Service
 
 CODE = "import sys\nfrom nanochat_client.cli import main\nmain(sys.argv[1:])"
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """A lease that outlasts the start of a program on a busy machine."""
+    return settings.model_copy(update={"lease_s": 300.0})
 
 
 def lit(lines: list[str]) -> int:
@@ -118,6 +125,12 @@ def test_a_rewind_takes_back_what_is_superseded(view: RunView) -> None:
     assert "train/loss 2.5, step 1 to 4" in text and " 4/100" in text
 
 
+def test_a_line_that_is_written_over_is_shown_as_it_ends(view: RunView) -> None:
+    view.take(Log(0, "10 %\r50 %\r100 %\nfrom windows\r\n1 %\r2"))
+    view.take(Log(9, " %"))
+    assert drawn(view, 80, 24)[-3:] == ["100 %", "from windows", "2 %"]
+
+
 class Terminal:
     """`nanochat …` on a pseudo-terminal of its own."""
 
@@ -194,7 +207,7 @@ def test_watching_on_a_terminal_follows_resizes_and_ends_with_the_run(
     shown.until(lambda text: "step 1 to 4" in text and "after" in text and "4/9" in text)
     shown.resize(30, 120)
     shown.until(lambda text: any(len(line) > 81 for line in braille(text)))
-    worker.finish(claim)
+    worker.finish(claim).raise_for_status()
     last = shown.until(
         lambda text: "\x1b[?1049l" in text and "succeeded" in text.rpartition("\x1b[?1049l")[2]
     )
