@@ -145,12 +145,12 @@ class Here:
         return re.sub(r"^/(data|keys|tmp)\b", str(self.place) + r"/\1", text)
 
     def command(self, service: str) -> list[str]:
-        return [self._at_home(part) for part in self._python(self.services[service]["command"])]
+        return self._here(self.services[service]["command"])
 
     def health(self, service: str) -> list[str]:
         kind, *command = self.services[service]["healthcheck"]["test"]
         assert kind == "CMD"
-        return [self._at_home(part) for part in self._python(command)]
+        return self._here(command)
 
     def environ(self, service: str) -> dict[str, str]:
         """What the container would see, and nothing of this shell."""
@@ -187,9 +187,8 @@ class Here:
                 process.terminate()
                 process.wait(timeout=60)
 
-    @staticmethod
-    def _python(command: list[str]) -> list[str]:
-        return [sys.executable if part == "python" else part for part in command]
+    def _here(self, command: list[str]) -> list[str]:
+        return [sys.executable if part == "python" else self._at_home(part) for part in command]
 
 
 def run_in(command: list[str], environ: dict[str, str]) -> str:

@@ -48,7 +48,7 @@ def test_fourteen_tasks_are_written_and_the_eight_others_named(
     }  # fmt: skip
     assert data_verb.main(["list"]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("core ")]
-    assert line.split() == ["core", "CORE,", "for", "base_eval", str(tmp_path / "eval_bundle")]
+    assert line.split() == ["core", "CORE,", "for", "base_eval", "eval_bundle"]
 
 
 CASES: list[tuple[str, dict[str, Any]]] = [
