@@ -64,7 +64,8 @@ async def metrics(request: Request, session: Read, services: ServicesDep) -> Res
 @router.get("/system")
 async def system(request: Request, session: Read, services: ServicesDep) -> System:
     """Workers with their GPUs and load, queue, database."""
-    return await service.look(session, services, request.app.version)
+    auth = await request.app.state.keys.is_on()
+    return await service.look(session, services, request.app.version, auth=auth)
 
 
 @router.websocket("/system/stream")

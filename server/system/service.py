@@ -15,7 +15,8 @@ from server.runs.states import LIVE, QUEUED
 from server.workers import repository as workers
 
 
-async def look(session: AsyncSession, services: Services, version: str) -> System:
+async def look(session: AsyncSession, services: Services, version: str, *, auth: bool) -> System:
+    """What `GET /system` answers; `auth`: whether callers must show a key."""
     by_state = await runs.count_by_state(session)
     return System(
         version=version,
@@ -23,7 +24,7 @@ async def look(session: AsyncSession, services: Services, version: str) -> Syste
         queued=by_state.get(QUEUED, 0),
         running=sum(by_state.get(state, 0) for state in LIVE),
         database="sqlite" if services.db.is_sqlite else "postgresql",
-        auth=False,
+        auth=auth,
     )
 
 

@@ -53,8 +53,9 @@ async def _write(socket: WebSocket, services: Services, version: str) -> None:
     seq = 0
     async with services.hub.watch(SYSTEM) as system, services.hub.watch("runs") as runs:
         while True:
+            auth = await socket.app.state.keys.is_on()
             async with services.db.read() as session:
-                state = await service.look(session, services, version)
+                state = await service.look(session, services, version, auth=auth)
             item = {"seq": seq, "t": round(time.time(), 3), **state.model_dump(mode="json")}
             await socket.send_json(
                 {"op": "batch", "channel": SYSTEM, "first": seq, "last": seq + 1, "items": [item]}

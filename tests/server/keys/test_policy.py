@@ -117,6 +117,7 @@ def test_a_key_does_what_its_scopes_say_and_no_more(caller: Callable[..., httpx.
             status = client.request(method, path, json={}).status_code
             assert (status != 403) == allowed, (scope, method, path, status)
             assert status != 401
+    assert caller(Scope.READ).get("/system").json()["auth"] is True
 
 
 @sqlite
@@ -128,6 +129,7 @@ def test_anonymous_routes_answer_where_keys_are_asked_for(guarded: Service) -> N
 @sqlite
 def test_workers_calls_are_refused_where_the_service_is_open(service: Service) -> None:
     assert service.client.get("/runs").status_code == 200
+    assert service.client.get("/system").json()["auth"] is False
     for row in (row for row, scopes in POLICY.items() if scopes == WORKER):
         method, _, template = row.partition(" ")
         answer = service.client.request(method, re.sub(r"\{[^}]*\}", "x", template))
