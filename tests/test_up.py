@@ -189,7 +189,7 @@ def service_runs_already(up: Up) -> tuple[dict[str, str], object]:
         (port_taken, ["cannot listen on", "PORT=8001"]),
         (base_dir_in_a_file, ["cannot write to", "NANOCHAT_BASE_DIR"]),
         (port_that_is_none, ["NANOCHAT_PORT", "99999"]),
-        (open_to_the_network, ["NANOCHAT_HOST=0.0.0.0", "127.0.0.1"]),
+        (open_to_the_network, ["NANOCHAT_HOST=0.0.0.0", "nanochat keys create --local"]),
         (service_runs_already, ["already (process 4242)", "NANOCHAT_BASE_DIR"]),
     ],
 )

@@ -132,8 +132,10 @@ def test_a_killed_work_horse_is_reported_and_the_run_goes_on(
         horse.kill()
     final = ended(service, base)
     assert (final["state"], final["attempt"], final["step"]) == ("succeeded", 2, 150), final
-    first = service.client.get(f"/runs/{base}/attempts").json()["items"]
-    assert {attempt["reason"] for attempt in first} == {"killed_signal", None}
+    attempts = {a["number"]: a for a in service.client.get(f"/runs/{base}/attempts").json()["items"]}
+    assert attempts[2]["reason"] is None
+    # its trainer was told when the work-horse died: it may have saved and left by itself in the meantime
+    assert attempts[1]["reason"] == "killed_signal" or attempts[1]["state"] == "paused", attempts[1]
 
 
 def test_foreign_messages_are_dropped_and_the_slot_lives(

@@ -21,7 +21,10 @@ SFT: dict[str, Any] = {
     "eval_every": 0,
     "mid_checkpoint": "base_checkpoints/parent",
 }
-EVAL = {"device": "cpu", "dtype": "float32", "max_problems": 6, "batch_size": 4, "max_new_tokens": 12}
+EVAL = {
+    "device": "cpu", "dtype": "float32", "task_name": "identity,smalltalk,spelling,sums", "max_problems": 6,
+    "batch_size": 4, "max_new_tokens": 12,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
