@@ -40,12 +40,12 @@ test: ## lint, types, the dashboard's build and all tests: what CI runs
 	@$(MAKE) --no-print-directory lint types
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory web; \
 	else echo "web: no node here, so the built dashboard is not compared with its source"; fi
-	@$(BIN)/pytest -n 2 -m "not clients" --cov --cov-report=term:skip-covered
+	@$(BIN)/pytest -n 2 -m "not clients" --ignore=tests/faults --cov --cov-report=term:skip-covered
 
 test-fast: ## all tests but those in a browser
 	@echo "test-fast: all but the tests in a browser"
 	@$(PYTHON) bootstrap.py --dev
-	@$(BIN)/pytest -n 2 -m "not e2e and not clients"
+	@$(BIN)/pytest -n 2 -m "not e2e and not clients" --ignore=tests/faults
 
 test-faults: ## break the service on purpose, every fault 20 times on both databases (hours; TRIES=…)
 	@echo "test-faults: kills, freezes, cuts, full disks; what was tried and what held"
