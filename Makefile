@@ -34,7 +34,7 @@ types: ## mypy, strict
 	@$(PYTHON) bootstrap.py --dev
 	@$(BIN)/mypy
 
-test: ## lint, types, the dashboard's build and all tests: what CI runs
+test: ## lint, types, the dashboard's build and all tests but faults: what CI runs
 	@echo "test: lint, types, the dashboard's build, all tests with coverage"
 	@$(PYTHON) bootstrap.py --test
 	@$(MAKE) --no-print-directory lint types
