@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -48,6 +48,15 @@ def main(argv: Sequence[str]) -> int:
     if args.max_tokens < 1 or not 0 <= args.temperature <= 2 or args.top_k < 0:
         flags.error("--max_tokens must be 1 or more, --temperature between 0 and 2, --top_k 0 or more")
 
+    with CtrlC() as ctrl_c:
+        try:
+            return converse(args, ctrl_c)
+        except KeyboardInterrupt:  # before there was anything to stop
+            return INTERRUPTED
+
+
+def converse(args: argparse.Namespace, ctrl_c: CtrlC) -> int:
+    """Load the model and answer `args.prompt`, or what is typed until the terminal is closed."""
     import torch
 
     from nanochat.artefacts import checkpoint_path
@@ -56,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
     from nanochat.errors import DataError
     from nanochat.paths import base_dir
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         place = checkpoint_path(args.checkpoint, base_dir(), STAGES)
         model, tokenizer, meta = load_model(place, device, torch.bfloat16)
@@ -64,23 +73,27 @@ def main(argv: Sequence[str]) -> int:
         print(f"chat_cli: {error}", file=sys.stderr)
         return 1
     engine = make_engine(model, tokenizer, Options(lanes=1))
-    chat = Chat(engine, args.max_tokens, args.temperature, args.top_k, args.seed)
+    chat = Chat(engine, ctrl_c, args.max_tokens, args.temperature, args.top_k, args.seed)
     if args.prompt:
+        ctrl_c.raises = False
         chat.ask(args.prompt)
         return INTERRUPTED if chat.stopped else 0
     print(f"{meta.get('stage', 'model')} {place.name} of {place.parent.name}; {HINT}")
-    talk(chat)
+    talk(chat, ctrl_c)
     return 0
 
 
-def talk(chat: Chat) -> None:
+def talk(chat: Chat, ctrl_c: CtrlC) -> None:
     """Questions from the terminal until it is closed."""
     if sys.stdin.isatty():
         with suppress(ImportError):  # not in every Python: then without the arrow keys
             import readline  # noqa: F401
     while True:
+        ctrl_c.asked = False
         try:
+            ctrl_c.raises = True
             text = input("> ").strip()
+            ctrl_c.raises = False
         except EOFError:
             print()
             return
@@ -91,27 +104,47 @@ def talk(chat: Chat) -> None:
             chat.ask(text)
 
 
-@contextmanager
-def noticing_ctrl_c(asked: list[bool]) -> Iterator[None]:
-    """Ctrl-C puts True into `asked` and raises nothing: an engine must not be torn out of its step."""
+class CtrlC:
+    """What Ctrl-C does: it ends a wait at once, and asks an answer to stop.
 
-    def handler(number: int, frame: FrameType | None) -> None:
-        asked.append(True)
+    One handler for the whole program leaves no moment between two of them; `raises` says what it does. It
+    is never in force while an engine works, which must not be torn out of its step, and one exception
+    clears it, so that an impatient second Ctrl-C does not interrupt what answers the first.
+    """
 
-    before = signal.signal(signal.SIGINT, handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+    def __init__(self) -> None:
+        self.raises = True
+        self.asked = False
+        """Whether somebody pressed it since this was last cleared."""
+
+    def __enter__(self) -> CtrlC:
+        self._before = signal.signal(signal.SIGINT, self._pressed)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _pressed(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        if self.raises:
+            self.raises = False
+            raise KeyboardInterrupt
 
 
 class Chat:
     """A conversation with one engine; answers are printed as they come."""
 
     def __init__(
-        self, engine: Engine, max_tokens: int, temperature: float, top_k: int, seed: int | None
+        self,
+        engine: Engine,
+        ctrl_c: CtrlC,
+        max_tokens: int,
+        temperature: float,
+        top_k: int,
+        seed: int | None,
     ) -> None:
         self.engine, self.max_tokens = engine, max_tokens
+        self.ctrl_c = ctrl_c
         self.temperature, self.top_k = temperature, top_k
         self.seed = int.from_bytes(os.urandom(6)) if seed is None else seed
         self.turns: list[Turn] = []
@@ -132,12 +165,11 @@ class Chat:
         room = self.engine.context - len(prompt)
         sampling = Sampling(self.temperature, self.top_k, seed=self.seed + len(self.turns))
         self.engine.add(Request("chat", prompt, min(self.max_tokens, room), sampling))
-        said, asked = "", list[bool]()
-        with noticing_ctrl_c(asked):
-            for piece in self._pieces(asked):
-                print(piece, end="", flush=True)
-                said += piece
-        self.stopped = bool(asked)
+        said = ""
+        for piece in self._pieces():
+            print(piece, end="", flush=True)
+            said += piece
+        self.stopped = self.ctrl_c.asked
         print(" (stopped)" if self.stopped else "")
         if said:
             self.turns.append({"role": "assistant", "content": said})
@@ -145,12 +177,12 @@ class Chat:
             del self.turns[-1:]  # a question nobody answered
         return said
 
-    def _pieces(self, asked: list[bool]) -> Iterator[str]:
-        """The answer's text as it comes, until its end or until somebody has `asked` to stop."""
+    def _pieces(self) -> Iterator[str]:
+        """The answer's text as it comes, until its end or until Ctrl-C."""
         from nanochat.engine.detokenize import TextStream
 
         stream = TextStream(self.engine.tokenizer)
-        while self.engine.busy and not asked:
+        while self.engine.busy and not self.ctrl_c.asked:
             for output in self.engine.step():
                 if output.token is None:
                     yield stream.end()

@@ -7,6 +7,11 @@
 from __future__ import annotations
 
 import os
+import signal
+
+# a shell's background jobs, and what CI starts so, ignore SIGINT, and every program they start would too
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # tests share the cores: two torch threads that wait for each other collapse beside another process
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything imports torch

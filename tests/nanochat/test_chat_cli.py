@@ -123,6 +123,15 @@ class Terminal:
                 pytest.fail(f"it left before it said {text!r}:\n{self.screen[-2000:]}")
         return self.screen
 
+    def press_until(self, key: str, text: str) -> None:
+        """`key` again and again until `text` is there: readline shows its prompt before it listens."""
+        end = time.monotonic() + 60
+        while text not in self.screen:
+            assert time.monotonic() < end, f"{key!r} did nothing:\n{self.screen[-2000:]}"
+            self.type(key)
+            while select.select([self.keys], [], [], 0.5)[0]:
+                self.screen += os.read(self.keys, 65536).decode("utf-8", "replace")
+
     def exit_code(self) -> int:
         """Its exit code; what it still writes is read, so that it never waits for us."""
         while True:
@@ -155,8 +164,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(terminal: Terminal) -> None
         terminal.screen += os.read(terminal.keys, 65536).decode("utf-8", "replace")
     terminal.type("\x03")
     assert "(stopped)\r\n> " in terminal.until("(stopped)\r\n> ")
-    terminal.type("\x03")  # at the prompt: nothing to stop
-    terminal.until("Ctrl-D leaves)\r\n> ")
+    terminal.press_until("\x03", "Ctrl-D leaves)\r\n> ")  # at the prompt: nothing to stop
     terminal.type("And now?\n")  # what was said before is in the conversation
     terminal.until("now?\r\n")
     terminal.type("\x03")
