@@ -11,6 +11,7 @@ import argparse
 import random
 import statistics
 import time
+from collections.abc import Callable
 
 DEPTH, VOCAB, CONTEXT = 4, 8192, 1024
 #: (worked examples, choices) of 22 tasks
@@ -43,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from nanochat.engine.make import Options, make_runner
     from nanochat.evals.plain import plain_continuations
-    from nanochat.evals.scoring import Scorer
+    from nanochat.evals.scoring import Continuation, Scorer
     from nanochat.gpt import GPT, GPTConfig
 
     torch.manual_seed(0)
@@ -57,24 +58,31 @@ def main(argv: list[str] | None = None) -> int:
     model.to(device).eval()
     examples = groups(given.examples)
     scorer = Scorer(make_runner(model, Options(16, precision="float32", threads=torch.get_num_threads())))
-    times: dict[str, list[float]] = {"one at a time": [], "batched": []}
+    sides: dict[str, Callable[[], list[list[Continuation]]]] = {
+        "batched": lambda: scorer.continuations(examples),
+        "one at a time": lambda: [plain_continuations(model, group) for group in examples],
+        "one at a time, logits of the answer only": lambda: [
+            plain_continuations(model, group, answer_only=True) for group in examples
+        ],
+    }
+    times: dict[str, list[float]] = {side: [] for side in sides}
+    losses = {}
     for _ in range(given.rounds):
-        started = time.perf_counter()
-        plain = [plain_continuations(model, group) for group in examples]
-        times["one at a time"].append(time.perf_counter() - started)
-        started = time.perf_counter()
-        batched = scorer.continuations(examples)
-        times["batched"].append(time.perf_counter() - started)
+        for side, score in sides.items():
+            started = time.perf_counter()
+            groups_scored = score()
+            times[side].append(time.perf_counter() - started)
+            losses[side] = [one.loss for group in groups_scored for one in group]
     apart = max(
-        abs(one.loss - other.loss)
-        for a, b in zip(plain, batched, strict=True)
-        for one, other in zip(a, b, strict=True)
+        abs(one - other)
+        for found in losses.values()
+        for one, other in zip(found, losses["batched"], strict=True)
     )
     medians = {side: statistics.median(found) for side, found in times.items()}
     for side, seconds in medians.items():
-        print(f"{side:16}{given.examples / seconds:9.1f} examples/s")
-    factor = medians["one at a time"] / medians["batched"]
-    print(f"batched is {factor:.2f} × as fast; losses differ by {apart:.1e} at most")
+        factor = seconds / medians["batched"]
+        print(f"{side:42}{given.examples / seconds:8.1f} examples/s; batched is {factor:.2f} × as fast")
+    print(f"losses differ by {apart:.1e} at most")
     print(f"d{DEPTH}, float32, {device}, {torch.get_num_threads()} torch thread(s)")
     return 0
 
