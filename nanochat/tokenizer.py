@@ -154,5 +154,5 @@ class Tokenizer:
         Counts raw bytes. Upstream nanochat counts 3 for a lone byte that is no UTF-8, so its
         bits per byte differ slightly from ours on such text.
         """
-        lengths = [len(self.bytes_of(token)) for token in range(len(self.ranks))]
+        lengths = [len(token) for token in sorted(self.ranks, key=self.ranks.__getitem__)]
         return np.array(lengths + [0] * len(SPECIAL_TOKENS), dtype=np.int32)
