@@ -66,7 +66,12 @@ def _copa(row: Row) -> Example:
     because = {"cause": "because", "effect": "therefore"}[row["question"]]
     choices = [row["choice1"], row["choice2"]]
     premise = row["premise"].strip().removesuffix(".")
-    return _mc(f"{premise} {because}", [c[:1].lower() + c[1:] for c in choices], row["label"])
+    return _mc(f"{premise} {because}", [_within_sentence(c) for c in choices], row["label"])
+
+
+def _within_sentence(text: str) -> str:
+    """Its first letter small, unless it is the word I."""
+    return text if text.startswith(("I ", "I'")) else text[:1].lower() + text[1:]
 
 
 def _csqa(row: Row) -> Example:

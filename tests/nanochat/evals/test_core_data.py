@@ -55,7 +55,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("arc_easy", {"query": "Question: arc_easy 0", "choices": ["one 0", "two", "three", "four"], "gold": 0}),
     ("openbook_qa", {"query": "openbookqa 0", "choices": ["one 0", "two", "three", "four"], "gold": 0}),
     ("hellaswag", {"query": "hellaswag 0", "choices": ["one 0", "two", "three", "four"], "gold": 0}),
-    ("copa", {"query": "The man fell because", "choices": ["he slipped.", "i sang."], "gold": 0}),
+    ("copa", {"query": "The man fell because", "choices": ["he slipped.", "I sang."], "gold": 0}),
     ("copa", {"query": "It rained therefore", "choices": ["it dried.", "it got wet."], "gold": 1}),
     ("piqa", {"query": "Question: Open it", "choices": ["Pull.", "Push."], "gold": 1}),
     ("commonsense_qa", {"query": "Question: Where?", "choices": ["a", "b", "c", "d", "e"], "gold": 2}),
