@@ -79,6 +79,11 @@ class Columns:
         """The points up to `step`, itself included."""
         return self.cut(0, bisect_left(self.steps, step + 1))
 
+    def around(self, first: int, last: int) -> Columns:
+        """The points of steps `first` to `last`, and one more on each side where there is one."""
+        start, end = bisect_left(self.steps, first) - 1, bisect_left(self.steps, last + 1) + 1
+        return self if start <= 0 and end >= len(self) else self.cut(max(0, start), end)
+
     def pick(self, places: Sequence[int]) -> Columns:
         steps, times, values = self.steps, self.times, self.values
         return Columns([steps[i] for i in places], [times[i] for i in places], [values[i] for i in places])

@@ -22,6 +22,7 @@ from server.telemetry.internal import router as internal
 router = APIRouter(tags=["telemetry"])
 router.include_router(internal)
 Offset = Annotated[int, Query(ge=0, lt=2**62)]
+Step = Annotated[int, Query(ge=-1, lt=2**62)]
 NEVER_BELOW = 1000
 
 
@@ -67,15 +68,22 @@ async def get_metrics(
     keys: Annotated[str, Query(max_length=8192, description="comma-separated; all when absent")] = "",
     max_points: Annotated[int, Query(ge=2, le=100_000)] = NEVER_BELOW,
     x: Literal["step", "time", "tokens"] = "step",
+    first: Step | None = None,
+    last: Step | None = None,
 ) -> Response:
     """Metric series, down-sampled to `max_points` each; minima and maxima are kept.
 
+    `first` and `last` are steps: only what lies between them is down-sampled, which is how a chart zooms in.
     `time` counts seconds from the run's first event, `tokens` takes train/tokens of the same step.
     """
     check_text(keys, "/keys")
     run = await runs.get(session, run_id)
-    found = await series.read(session, run.id, [key for key in keys.split(",") if key], max_points)
-    start = min((points.times[0] for points in found.values()), default=0.0)
+    names = [key for key in keys.split(",") if key]
+    start_step, last_step = series.WHOLE
+    span = (start_step if first is None else first, last_step if last is None else last)
+    found = await series.read(session, run.id, names, max_points, span)
+    whole = found if span == series.WHOLE or x != "time" else await series.read(session, run.id, names, 2)
+    start = min((points.times[0] for points in whole.values()), default=0.0)
     tokens = await _tokens(session, run.id) if x == "tokens" else {}
     answer = []
     for key, points in sorted(found.items()):

@@ -46,6 +46,9 @@ INLINE_POINTS = 20_000
 ALL = 2**62
 
 Series = dict[str, Columns]
+#: the first and the last step asked for
+Span = tuple[int, int]
+WHOLE: Span = (-(2**62), 2**62)
 
 
 async def head_of(session: AsyncSession, run_id: str) -> MetricHead:
@@ -174,10 +177,13 @@ async def _ends(
     return stored, numbers
 
 
-async def read(session: AsyncSession, run_id: str, keys: Sequence[str], max_points: int) -> Series:
+async def read(
+    session: AsyncSession, run_id: str, keys: Sequence[str], max_points: int, span: Span = WHOLE
+) -> Series:
     """Points by key in order of step, at most `max_points` of each; of all keys when none is named.
 
-    Fewer come when a series is long: between half of `max_points` and all of it.
+    Fewer come when a series is long: between half of `max_points` and all of it. With a `span` come
+    the points in it, and one more on each side if its block is read anyway: so a line leaves the picture.
     """
     head = await session.get(MetricHead, run_id)
     if head is None:
@@ -185,12 +191,14 @@ async def read(session: AsyncSession, run_id: str, keys: Sequence[str], max_poin
     names = [key for key in head.keys if not keys or key in keys]
     tail = await _tail(session, head, names)
     stored, numbers = await _ends(session, run_id, tail)
-    ends = {key: _merged(stored.get(key), points) for key, points in tail.items()}
-    counts = await _counts(session, run_id, names, numbers)
-    sizes = {key: _size([*counts[key], *map(len, _pieces(ends.get(key)))], max_points) for key in names}
-    found: Series = {key: Columns() for key in names if counts[key] or key in ends}
+    ends = {key: _merged(stored.get(key), points).around(*span) for key, points in tail.items()}
+    counts = await _counts(session, run_id, names, numbers, span)
+    sizes = {
+        key: _size([*counts[key].values(), *map(len, _pieces(ends.get(key)))], max_points) for key in names
+    }
+    found: Series = {key: Columns() for key in names if counts[key] or ends.get(key)}
     both: Series = {}  # the first and the last point of each, which a level may lack
-    async for key, count, data in _rows(session, run_id, sizes, numbers):
+    async for key, count, data in _rows(session, run_id, sizes, counts):
         if sizes[key] == 1:
             found[key].extend(unpack(data))
             continue
@@ -198,10 +206,12 @@ async def read(session: AsyncSession, run_id: str, keys: Sequence[str], max_poin
         first_last = block_ends(count, data)
         both[key] = _first_last(both.get(key, first_last), first_last)
     for key, points in ends.items():
+        if not points:
+            continue
         both[key] = _first_last(both.get(key, points), points)
     if sum(map(len, found.values())) + sum(map(len, ends.values())) < INLINE_POINTS:
-        return _finish(found, ends, both, sizes, max_points)
-    return await asyncio.to_thread(_finish, found, ends, both, sizes, max_points)
+        return _finish(found, ends, both, sizes, max_points, span)
+    return await asyncio.to_thread(_finish, found, ends, both, sizes, max_points, span)
 
 
 def _first_last(earlier: Columns, later: Columns) -> Columns:
@@ -210,7 +220,9 @@ def _first_last(earlier: Columns, later: Columns) -> Columns:
     return points
 
 
-def _finish(found: Series, ends: Series, both: Series, sizes: dict[str, int], max_points: int) -> Series:
+def _finish(
+    found: Series, ends: Series, both: Series, sizes: dict[str, int], max_points: int, span: Span
+) -> Series:
     """Append the ends that are not in blocks, thinned alike; see to the first and the last point."""
     answer = {}
     for key, points in found.items():
@@ -223,6 +235,7 @@ def _finish(found: Series, ends: Series, both: Series, sizes: dict[str, int], ma
                 points = first
             if last.steps[0] > points.steps[-1]:
                 points.extend(last)
+        points = points.around(*span)
         answer[key] = points if len(points) <= max_points else points.pick(kept(points.values, max_points))
     return answer
 
@@ -232,15 +245,20 @@ def _pieces(points: Columns | None) -> list[Columns]:
 
 
 async def _counts(
-    session: AsyncSession, run_id: str, names: Sequence[str], numbers: dict[str, int]
-) -> dict[str, list[int]]:
-    """Points of every block that is read as it is, by key."""
-    query = select(MetricBlock.key, MetricBlock.number, MetricBlock.count)
+    session: AsyncSession, run_id: str, names: Sequence[str], numbers: dict[str, int], span: Span
+) -> dict[str, dict[int, int]]:
+    """Number → points of every block that is read as it is and touches the span, by key."""
+    query = select(MetricBlock.key, MetricBlock.number, MetricBlock.count, MetricBlock.last_step)
     query = query.where(MetricBlock.run_id == run_id, MetricBlock.key.in_(names))
-    counts: dict[str, list[int]] = defaultdict(list)
-    for key, number, count in await session.execute(query):
-        if number < numbers.get(key, number + 1):
-            counts[key].append(count)
+    counts: dict[str, dict[int, int]] = defaultdict(dict)
+    passed: dict[str, int] = {}  # the last step of the block before
+    for key, number, count, last_step in await session.execute(
+        query.order_by(MetricBlock.key, MetricBlock.number)
+    ):
+        beyond = passed.get(key, span[0] - 1) > span[1]
+        passed[key] = last_step
+        if number < numbers.get(key, number + 1) and last_step >= span[0] and not beyond:
+            counts[key][number] = count
     return counts
 
 
@@ -255,20 +273,27 @@ def _size(counts: Sequence[int], max_points: int) -> int:
 
 
 async def _rows(
-    session: AsyncSession, run_id: str, sizes: dict[str, int], numbers: dict[str, int]
+    session: AsyncSession, run_id: str, sizes: dict[str, int], counts: dict[str, dict[int, int]]
 ) -> AsyncIterator[tuple[str, int, bytes]]:
-    """(key, count, the column that holds the key's level) of every block, in order."""
+    """(key, count, the column that holds the key's level) of every block in `counts`, in order."""
     columns = ((MetricBlock.points, (1,)), (MetricBlock.fine, FINE), (MetricBlock.coarse, COARSE))
     for column, levels in columns:
         names = [key for key, size in sizes.items() if size in levels]
         if not names:
             continue
         query = select(MetricBlock.key, MetricBlock.number, MetricBlock.count, column)
-        query = query.where(MetricBlock.run_id == run_id, MetricBlock.key.in_(names))
+        wanted = {number for key in names for number in counts[key]}
+        if not wanted:
+            continue
+        query = query.where(
+            MetricBlock.run_id == run_id,
+            MetricBlock.key.in_(names),
+            MetricBlock.number.between(min(wanted), max(wanted)),
+        )
         for key, number, count, data in await session.execute(
             query.order_by(MetricBlock.key, MetricBlock.number)
         ):
-            if number < numbers.get(key, number + 1):
+            if number in counts[key]:
                 yield key, count, data
 
 

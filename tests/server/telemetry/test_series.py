@@ -135,6 +135,39 @@ async def test_packed_or_not_the_same_question_has_the_same_answer(
         )  # fmt: skip
 
 
+@pytest.mark.parametrize("tail_events", [1000, 10**9], ids=["packed", "not packed"])
+async def test_a_part_of_a_series_comes_as_fine_as_asked_and_with_its_neighbours(
+    db: Database, monkeypatch: pytest.MonkeyPatch, tail_events: int
+) -> None:
+    monkeypatch.setattr(series, "TAIL_EVENTS", tail_events)
+    run_id = f"part-{tail_events}"
+    async with db.write() as session:
+        session.add(Run(id=run_id, stage="base", name="n", config={}, gpus=0, restarts_left=0))
+        await session.flush()
+        head = await series.head_of(session, run_id)
+        head.keys = ["a", "rare"]
+        for start in range(0, 3 * BLOCK, 999):
+            events = [
+                (
+                    at + 1,
+                    TrainerEvent(
+                        "metric", 1.0 + at, at, {"a": float(at)} | ({"rare": 1.0} if at == 5 else {})
+                    ),
+                )
+                for at in range(start, min(start + 999, 3 * BLOCK))
+            ]
+            await series.append(session, head, 1, events)
+    async with db.read() as session:
+        for first, last in ((10, 20), (BLOCK - 3, BLOCK + 3), (2 * BLOCK + 1, 3 * BLOCK - 2)):
+            found = await series.read(session, run_id, [], 10_000, (first, last))
+            assert found["a"].steps == list(range(first - 1, last + 2))
+            assert found["a"].values == [float(step) for step in found["a"].steps]
+        few = (await series.read(session, run_id, ["a"], 100, (500, 9000)))["a"]
+        assert 50 <= len(few) <= 100 and 0 < few.steps[0] <= 500 and few.steps[-1] >= 9000
+        beyond = await series.read(session, run_id, ["a"], 100, (10**6, 10**7))
+        assert all(len(points) <= 1 for points in beyond.values())
+
+
 def test_events_and_streams_hold_metrics_in_their_place(service: Service) -> None:
     shipping = begin(service, FakeWorker(service))
     line = {"kind": "metric", "step": 1, "values": {"a": None, "b": 2.0}, "note": "kept"}
