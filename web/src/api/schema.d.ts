@@ -769,6 +769,7 @@ export interface paths {
          * Get Metrics
          * @description Metric series, down-sampled to `max_points` each; minima and maxima are kept.
          *
+         *     `first` and `last` are steps: only what lies between them is down-sampled, which is how a chart zooms in.
          *     `time` counts seconds from the run's first event, `tokens` takes train/tokens of the same step.
          */
         get: operations["get_metrics_runs__run_id__metrics_get"];
@@ -3837,6 +3838,8 @@ export interface operations {
                 keys?: string;
                 max_points?: number;
                 x?: "step" | "time" | "tokens";
+                first?: number | null;
+                last?: number | null;
             };
             header?: never;
             path: {
