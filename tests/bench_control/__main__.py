@@ -1,6 +1,6 @@
 """The control plane's figures: what is asked for, what is measured, MLflow in the same run.
 
-    python -m tests.bench_control [--rounds 5] [--only ingest peer reads charts list lines readers lifecycle]
+    python -m tests.bench_control [--rounds 5] [--only ingest peer reads charts list lines …]
 
 Real server processes on fresh databases, durable (SQLite synchronous=FULL, PostgreSQL as it comes), open-loop
 load from plain sockets, latency from the scheduled start, medians over the rounds.
@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench_control import ingest, lifecycle, live, peer, reads
+from tests.bench_control import ingest, lifecycle, live, overhead, peer, reads
 from tests.bench_control.load import Connection
 from tests.bench_control.service import Server, database
 
@@ -92,6 +92,12 @@ class Bench:
         for line in lifecycle.lines(2 * self.rounds):
             print(line, flush=True)
 
+    def overhead(self) -> None:
+        share, parts, bare = overhead.measure(self.rounds)
+        seconds = ", ".join(f"{name} {value:.1f}" for name, value in parts.items())
+        self.row("the service's CPU seconds beside a run, of bare torchrun's", "3 %", "1 %",
+                 f"{100 * share:.1f} % ({seconds} s of {bare:.0f} s)")  # fmt: skip
+
 
 async def _history(server: Server) -> float:
     """Milliseconds for all 4,000 points of one key."""
@@ -105,7 +111,7 @@ async def _history(server: Server) -> float:
     return statistics.median(took)
 
 
-PARTS = ("ingest", "peer", "reads", "charts", "list", "lines", "readers", "lifecycle")
+PARTS = ("ingest", "peer", "reads", "charts", "list", "lines", "readers", "lifecycle", "overhead")
 
 
 def main() -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.faults.cluster import LEASE_S, Cluster
+from tests.faults.cluster import LEASE_S, STATS_S, Cluster
 from tests.faults.rows import Row
 from tests.faults.trial import STEPS, Trial, losses
 from tests.nanochat.trainers import write_corpus
@@ -32,9 +32,11 @@ class Counts:
 class Campaign:
     """Everything that rows need, made once."""
 
-    def __init__(self, base: Path, database_url: str = "", lease_s: float = LEASE_S) -> None:
+    def __init__(
+        self, base: Path, database_url: str = "", lease_s: float = LEASE_S, stats_s: float = STATS_S
+    ) -> None:
         self.corpus = write_corpus(base / "corpus")
-        self.cluster = Cluster(base / "base", database_url, lease_s)
+        self.cluster = Cluster(base / "base", database_url, lease_s, stats_s=stats_s)
         try:
             self.cluster.up("queue", "server", "worker")
             body = {"stage": "tokenizer", "overrides": {"data": str(self.corpus), "vocab_size": 300}}
@@ -120,9 +122,11 @@ def _sockets(place: str, names: list[str]) -> set[str]:
 
 
 @contextmanager
-def running(base: Path, database_url: str = "", lease_s: float = LEASE_S) -> Iterator[Campaign]:
+def running(
+    base: Path, database_url: str = "", lease_s: float = LEASE_S, stats_s: float = STATS_S
+) -> Iterator[Campaign]:
     """A campaign whose processes are gone afterwards."""
-    campaign = Campaign(base, database_url, lease_s)
+    campaign = Campaign(base, database_url, lease_s, stats_s)
     try:
         yield campaign
     finally:

@@ -25,6 +25,7 @@ from worker import processes
 
 LEASE_S = 3.0
 GRACE_S = 20.0
+STATS_S = 0.5
 READY_S = 120.0
 TOKEN = "token-of-the-faults"
 
@@ -53,7 +54,14 @@ class Family:
 class Cluster:
     """Queue, server and workers on one base directory. `start` and `kill` name a part."""
 
-    def __init__(self, base: Path, database_url: str = "", lease_s: float = LEASE_S, gpus: int = 2) -> None:
+    def __init__(
+        self,
+        base: Path,
+        database_url: str = "",
+        lease_s: float = LEASE_S,
+        gpus: int = 2,
+        stats_s: float = STATS_S,
+    ) -> None:
         self.base, self.lease_s, self.gpus = base, lease_s, gpus
         base.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
@@ -74,7 +82,7 @@ class Cluster:
             "NANOCHAT_WORKER_TOKEN": TOKEN,
             "NANOCHAT_LEASE_S": str(lease_s),
             "NANOCHAT_GRACE_S": str(GRACE_S),
-            "NANOCHAT_STATS_S": "0.5",
+            "NANOCHAT_STATS_S": str(stats_s),
             "OMP_NUM_THREADS": "1",
         }
 
