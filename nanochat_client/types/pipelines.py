@@ -1,0 +1,44 @@
+"""Pipelines: chains and graphs of stages."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import Field, JsonValue
+
+from nanochat_client.types.runs import Run, RunState
+from nanochat_client.types.wire import Name, Request, Wire
+
+
+class PipelineStep(Request):
+    name: str = Field(pattern=Name)
+    stage: str
+    config: str | None = None
+    overrides: dict[str, JsonValue] = {}
+    parent: str | None = None
+    """Name of an earlier step; absent: the step before this one."""
+    checkpoint: str = Field(default="last", max_length=64)
+    gpus: int | None = Field(default=None, ge=0, le=64)
+    optional: bool = False
+    """The pipeline succeeds also when this step fails, e.g. an evaluation whose data is not here."""
+
+
+class PipelineCreate(Request):
+    preset: str | None = None
+    """Name of a shipped pipeline, e.g. demo; or give `steps`."""
+    name: str | None = Field(default=None, pattern=Name)
+    steps: list[PipelineStep] = Field(default=[], max_length=64)
+    overrides: dict[str, dict[str, JsonValue]] = {}
+    """By step name: config fields that win over the step's own."""
+
+
+class Pipeline(Wire):
+    id: str
+    name: str
+    state: RunState
+    """Of the whole: failed if a run failed that is not optional, succeeded if all others did, else the state
+    of the active run."""
+    runs: list[Run]
+    model: str | None = None
+    """Name under /v1/models of what the pipeline made, once it succeeded."""
+    created_at: datetime

@@ -1,0 +1,84 @@
+"""Plans: what a run would need."""
+
+from __future__ import annotations
+
+from pydantic import Field, JsonValue
+
+from nanochat_client.types.problems import ProblemItem
+from nanochat_client.types.wire import Request, Wire
+
+
+class PlanCreate(Request):
+    stage: str
+    config: str | None = None
+    """Name of a preset."""
+    overrides: dict[str, JsonValue] = {}
+    """Config fields that win over the preset."""
+    gpus: int | None = Field(default=None, ge=0, le=64)
+    """GPUs to plan for; absent: what the preset implies, else one if there is one."""
+    gpu: str | None = Field(default=None, max_length=64)
+    """Kind of GPU, e.g. RTX 5090; absent: what the best worker has."""
+    target_vram_gb: float | None = Field(default=None, gt=0, le=1024)
+    """GiB that a rank may take; absent: all of its GPU's memory."""
+
+
+class MemoryView(Wire):
+    """Bytes of one rank at the moment of its peak, by what they hold."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    loss: int
+    buffers: int
+    """Rotary tables, ids, temporaries, and what the process itself takes."""
+    total: int
+
+
+class FitView(Wire):
+    """The largest micro-batch that fits, the global batch unchanged."""
+
+    device_batch_size: int | None
+    """Null: not even one row fits."""
+    activation_checkpoint: bool
+    total_batch_size: int
+    total_bytes: int
+    """What a rank takes with it."""
+
+
+class Plan(Wire):
+    """What a run would need. Sizes are counted, times are predicted; nothing is started or stored."""
+
+    stage: str
+    preset: str | None = None
+    config: dict[str, JsonValue] | None = None
+    """Resolved; null when a field is wrong by itself (see `problems`), like everything below."""
+    argv: list[str] = []
+    """The command that a worker would start."""
+    device: str = ""
+    gpus: int = 0
+    ranks: int = 0
+    vocab_size: int | None = None
+    """Of the tokenizer the run would take."""
+    parameters: int | None = None
+    flops_per_token: int | None = None
+    steps: int | None = None
+    accumulation: int | None = None
+    """Micro-batches of a step on each rank."""
+    total_batch_size: int | None = None
+    tokens: int | None = None
+    tokens_per_second: float | None = None
+    mfu: float | None = None
+    seconds: float | None = None
+    energy_kwh: float | None = None
+    checkpoint_bytes: int | None = None
+    disk_bytes: int | None = None
+    memory: MemoryView | None = None
+    budget_bytes: int | None = None
+    """What a rank may take; null: on a CPU without `target_vram_gb`."""
+    fits: bool | None = None
+    """Whether `memory` is within `budget_bytes`. An estimate: a run that does not fit is not refused."""
+    fit: FitView | None = None
+    problems: list[ProblemItem] = []
+    """Why the run would be refused, with pointers into this request."""
+    notes: list[str] = []

@@ -1,0 +1,53 @@
+"""What a trainer reported: events, log, metric series, samples."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import JsonValue
+
+from nanochat_client.types.wire import Wire
+
+
+class Event(Wire):
+    seq: int
+    kind: str
+    step: int | None = None
+    t: float
+    attempt: int
+    data: dict[str, JsonValue]
+
+
+class LogChunk(Wire):
+    offset: int
+    text: str
+
+
+class LogPage(Wire):
+    items: list[LogChunk]
+    first: int
+    """Offset of the first byte in `items`."""
+    last: int
+    """Offset after the last byte in `items`: pass it as `after` to go on."""
+    end: int
+    """Offset after the last byte stored."""
+
+
+class Series(Wire):
+    key: str
+    x: list[float]
+    y: list[float | None]
+
+
+class Metrics(Wire):
+    x: Literal["step", "time", "tokens"]
+    series: list[Series]
+    last: int
+    """Sequence number of the newest metric event: the cursor to follow from."""
+
+
+class Sample(Wire):
+    step: int
+    prompt: str
+    text: str
+    t: float
