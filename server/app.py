@@ -9,6 +9,8 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from server import docs_page, middleware, problems, tokens, web
+from server.alerts.lookout import Lookout
+from server.alerts.routes import router as alerts
 from server.app_version import VERSION
 from server.attempts.routes import router as attempts
 from server.checkpoints.evaluations import router as evaluations
@@ -31,6 +33,8 @@ from server.stages.routes import router as stages
 from server.system import metrics
 from server.system.routes import router as system
 from server.telemetry.routes import router as telemetry
+from server.webhooks.courier import Courier
+from server.webhooks.routes import router as webhooks
 from server.workers.routes import router as workers
 
 
@@ -45,11 +49,17 @@ def create_app(settings: Settings) -> FastAPI:
         engines = EngineManager(known, db, numbers.inference)
         app.state.services = Services(known, db, hub, reconciler, engines)
         app.state.keys = KeyRing(known, db)
+        app.state.courier = courier = Courier(known, db)
+        lookout = Lookout(known, db, hub)
         await reconciler.start()
+        await courier.start()
+        await lookout.start()
         try:
             async with numbers.watching(), app.state.keys.noting_use():
                 yield
         finally:
+            await lookout.stop()
+            await courier.stop()
             await reconciler.stop()
             await engines.close()
             await db.close()
@@ -60,7 +70,7 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     for router in (
         stages, plans, runs, pipelines, telemetry, live, checkpoints, evaluations, reports,
-        inference, workers, system, attempts, keys,
+        inference, workers, system, attempts, keys, webhooks, alerts,
     ):  # fmt: skip
         app.include_router(router)
     docs_page.install(app)

@@ -20,6 +20,7 @@ from sqlalchemy import (
     TypeDecorator,
     UniqueConstraint,
     false,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -305,3 +306,60 @@ class Key(Base):
     expires_at: Mapped[datetime | None]
     used_at: Mapped[datetime | None]
     """Last use, to the minute."""
+
+
+class Webhook(Base):
+    """Where to tell what happens. The secret is stored as it is: signing needs it."""
+
+    __tablename__ = "webhooks"
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    url: Mapped[str] = mapped_column(Text)
+    name: Mapped[str] = mapped_column(String(64), default="")
+    events: Mapped[list[Any]]
+    secret: Mapped[str] = mapped_column(String(128))
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class WebhookDelivery(Base):
+    """One message for one webhook, written in the transaction in which it happened."""
+
+    __tablename__ = "webhook_deliveries"
+    __table_args__ = (
+        Index("ix_webhook_deliveries_state_next_at", "state", "next_at"),
+        Index("ix_webhook_deliveries_webhook_id_created_at", "webhook_id", "created_at"),
+    )
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"))
+    type: Mapped[str] = mapped_column(String(32))
+    payload: Mapped[dict[str, Any]]
+    state: Mapped[str] = mapped_column(String(16), default="pending")
+    tries: Mapped[int] = mapped_column(default=0)
+    status: Mapped[int | None]
+    error: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    next_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+
+
+class Alert(Base):
+    """Something that a person should look at; raised once, and cleared when it is over."""
+
+    __tablename__ = "alerts"
+    __table_args__ = (
+        Index(
+            "uq_alerts_open", "kind", "subject", unique=True,
+            sqlite_where=text("cleared_at IS NULL"), postgresql_where=text("cleared_at IS NULL"),
+        ),
+        Index("ix_alerts_created_at_id", "created_at", "id"),
+    )  # fmt: skip
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(32))
+    subject: Mapped[str] = mapped_column(String(64))
+    """What it is about: a run's id, a worker's, a worker's and a GPU's number."""
+    run_id: Mapped[str | None] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"))
+    worker_id: Mapped[str | None] = mapped_column(ForeignKey("workers.id", ondelete="CASCADE"))
+    message: Mapped[str] = mapped_column(Text)
+    value: Mapped[float | None] = mapped_column(Float(53))
+    threshold: Mapped[float | None] = mapped_column(Float(53))
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    cleared_at: Mapped[datetime | None]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from nanochat import paths
@@ -72,7 +73,29 @@ class Settings(BaseSettings):
     """An engine that owes an answer and is silent this long is killed."""
     disk_quota_gib: float = Field(default=0.0, ge=0)
     """Old runs go, with their files, when what runs have written is more than this; 0: never."""
+    webhook_networks: str = ""
+    """Networks that are not the internet and that webhooks may lead to, comma-separated: 10.0.0.0/8."""
+    alert_every_s: float = Field(default=5.0, ge=0)
+    """How often it is looked for what a person should know (GET /alerts); 0: never."""
+    alert_loss_spike: float = Field(default=8.0, ge=0)
+    """A loss so many standard deviations above the ones before it is an alert; 0: never."""
+    alert_stall_min: float = Field(default=15.0, ge=0)
+    """A trainer that says nothing for so many minutes is an alert; 0: never."""
+    alert_gpu_c: float = Field(default=90.0, ge=0)
+    """A GPU at this temperature, in degrees Celsius, is an alert; 0: never."""
+    alert_disk_gib: float = Field(default=5.0, ge=0)
+    """A worker's disk with less free than this, GiB, is an alert; 0: never."""
+    alert_worker_s: float = Field(default=60.0, ge=0)
+    """A worker that was not heard of for this long is an alert; 0: never."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("webhook_networks")
+    @classmethod
+    def _are_networks(cls, text: str) -> str:
+        for part in text.split(","):
+            if part.strip():
+                ip_network(part.strip())
+        return text
 
     @property
     def sqlalchemy_url(self) -> str:

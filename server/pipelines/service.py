@@ -55,9 +55,7 @@ async def create(session: AsyncSession, body: PipelineCreate, pipeline_id: str) 
             checkpoint=step.checkpoint,
         )
         run.pipeline_id, run.pipeline_step, run.optional = pipeline_id, step.name, step.optional
-        session.add(run)
-        await session.flush()  # one by one: the order of creation is the order of the steps
-        await runs.say_blocked(session, run)
+        await runs.add(session, run)  # one by one: the order of creation is the order of the steps
         made[step.name] = run
     return list(made.values())
 

@@ -14,6 +14,7 @@ from server.ids import is_id
 from server.models import Attempt, Run, now
 from server.problems import NotFound
 from server.runs.states import QUEUED, TERMINAL, sources
+from server.webhooks import outbox
 
 
 async def get(session: AsyncSession, run_id: str, *, lock: bool = False) -> Run:
@@ -43,7 +44,9 @@ async def move(session: AsyncSession, run_id: str, target: RunState, **values: A
         .execution_options(synchronize_session=False)
     )
     moved = cast(CursorResult[Any], await session.execute(statement)).rowcount == 1
-    await session.get(Run, run_id, populate_existing=True)
+    run = await session.get(Run, run_id, populate_existing=True)
+    if moved and run is not None:
+        await outbox.run_moved(session, run)
     return moved
 
 

@@ -17,6 +17,7 @@ from server.problems import Conflict, Invalid
 from server.runs import repository
 from server.runs.resolve import Resolved, check_tags, invalid, resolve
 from server.runs.states import CANCELLED, FAILED, LIVE, LOST, PAUSED, QUEUED, SUCCEEDED, TERMINAL, WAITING
+from server.webhooks import outbox
 from server.workers import repository as workers
 from server.workers.placement import place
 
@@ -43,9 +44,7 @@ async def create(session: AsyncSession, body: RunCreate, run_id: str) -> Run:
         priority=body.priority,
         tags=body.tags,
     )
-    session.add(run)
-    await session.flush()
-    await say_blocked(session, run)
+    await add(session, run)
     return run
 
 
@@ -80,6 +79,14 @@ def new_run(
         priority=priority,
         tags=tags or [],
     )
+
+
+async def add(session: AsyncSession, run: Run) -> None:
+    """Store a new row, say why it does not start, and tell the webhooks."""
+    session.add(run)
+    await session.flush()
+    await say_blocked(session, run)
+    await outbox.run_moved(session, run)
 
 
 async def say_blocked(session: AsyncSession, run: Run) -> None:
@@ -172,9 +179,7 @@ async def retry(session: AsyncSession, old: Run, run_id: str) -> Run:
         tags=list(old.tags),
     )
     run.retry_of = old.id
-    session.add(run)
-    await session.flush()
-    await say_blocked(session, run)
+    await add(session, run)
     return run
 
 

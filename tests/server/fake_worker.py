@@ -14,7 +14,7 @@ from tests.services import Service, eventually
 
 STATS = {
     "cpu": 0.5, "cores": 2, "memory_used_bytes": 1, "memory_total_bytes": 2,
-    "disk_free_bytes": 3, "disk_total_bytes": 4,
+    "disk_free_bytes": 300 << 30, "disk_total_bytes": 400 << 30,
 }  # fmt: skip
 TERMINAL = {"succeeded", "failed", "cancelled"}
 
@@ -34,8 +34,8 @@ class FakeWorker:
         answer = self.http.post("/internal/workers", json=body).raise_for_status().json()
         self.id, self.queue = answer["worker_id"], answer["queue"]
 
-    def beat(self) -> httpx.Response:
-        return self.http.post(f"/internal/workers/{self.id}/beat", json={"stats": STATS})
+    def beat(self, **stats: Any) -> httpx.Response:
+        return self.http.post(f"/internal/workers/{self.id}/beat", json={"stats": {**STATS, **stats}})
 
     def messages(self) -> list[str]:
         """Attempt ids that wait on this host's queue, read as RQ's own worker reads them."""
