@@ -1,42 +1,48 @@
-/** The frame around every page: navigation, theme, connection. */
-import { Component, type ReactNode, useEffect, useSyncExternalStore } from "react";
+/** The frame around every page: navigation, language, theme, connection. */
+import { Component, Fragment, lazy, type ReactNode, Suspense, useEffect, useSyncExternalStore } from "react";
 import { currentSession, findSession, isSignedOut, signOut, watchSession } from "./api/session";
 import { useSystemFeed } from "./live/systemFeed";
-import { ChatPage } from "./pages/Chat";
 import { HomePage } from "./pages/Home";
-import { PipelinePage } from "./pages/Pipeline";
-import { RunPage } from "./pages/Run";
-import { RunsPage } from "./pages/Runs";
 import { SignInPage } from "./pages/SignIn";
-import { SystemPage } from "./pages/System";
 import { Link, useRoute } from "./router";
 import { chooseTheme, currentTheme, themeChanged } from "./theme";
-import { t } from "./texts";
-import { Button, LinkButton, LiveDot, Page } from "./ui/basics";
+import { chooseLanguage, currentLanguage, type Language, LANGUAGES, t, watchLanguage } from "./texts";
+import { Button, LinkButton, Page } from "./ui/basics";
 
-const NAV = [
+/* The start page comes with the first load, every other page when it is opened. */
+const ChatPage = lazy(async () => ({ default: (await import("./pages/Chat")).ChatPage }));
+const ComparePage = lazy(async () => ({ default: (await import("./pages/Compare")).ComparePage }));
+const NewRunPage = lazy(async () => ({ default: (await import("./pages/NewRun")).NewRunPage }));
+const PipelinePage = lazy(async () => ({ default: (await import("./pages/Pipeline")).PipelinePage }));
+const RunPage = lazy(async () => ({ default: (await import("./pages/Run")).RunPage }));
+const RunsPage = lazy(async () => ({ default: (await import("./pages/Runs")).RunsPage }));
+const SystemPage = lazy(async () => ({ default: (await import("./pages/System")).SystemPage }));
+
+const nav = () => [
   { to: "/", label: t.app.home, rooms: [undefined, "pipelines"] },
-  { to: "/runs", label: t.app.runs, rooms: ["runs"] },
+  { to: "/runs", label: t.app.runs, rooms: ["runs", "compare"] },
   { to: "/chat", label: t.app.chat, rooms: ["chat"] },
   { to: "/system", label: t.app.system, rooms: ["system"] },
-] as const;
+];
 
 /** The dashboard, or the question for a key. */
 export function App() {
   const signedOut = useSyncExternalStore(watchSession, isSignedOut);
+  const language = useSyncExternalStore(watchLanguage, currentLanguage);
   useEffect(() => void findSession().catch(() => undefined), []); // a service that is away is said elsewhere
-  return signedOut ? <SignInPage /> : <Dashboard />;
+  // another language is another page: everything is drawn anew
+  return <Fragment key={language}>{signedOut ? <SignInPage /> : <Dashboard />}</Fragment>;
 }
 
 function Dashboard() {
   const session = useSyncExternalStore(watchSession, currentSession);
   const { parts, query } = useRoute();
   const status = useSystemFeed();
-  const here = NAV.find(({ rooms }) => (rooms as readonly (string | undefined)[]).includes(parts[0]));
+  const here = nav().find(({ rooms }) => rooms.includes(parts[0]));
 
   useEffect(() => {
     document.title = here && here.to !== "/" ? `${here.label} · ${t.app.name}` : t.app.name;
-  }, [here]);
+  }, [here?.to, here?.label]);
 
   return (
     <>
@@ -53,7 +59,7 @@ function Dashboard() {
             <span className="hidden sm:inline">{t.app.name}</span>
           </Link>
           <nav aria-label={t.app.nav} className="flex h-full">
-            {NAV.map(({ to, label }) => (
+            {nav().map(({ to, label }) => (
               <Link
                 key={to}
                 to={to}
@@ -65,14 +71,21 @@ function Dashboard() {
             ))}
           </nav>
           <div className="ml-auto flex items-center gap-2">
-            {status === "reconnecting" && <LiveDot status={status} />}
             {session && <Button look="bare" onClick={() => void signOut()}>{t.signIn.out}</Button>}
+            <LanguageChoice />
             <ThemeToggle />
           </div>
         </div>
+        {status === "reconnecting" && (
+          <p role="status" className="border-t border-warn/50 bg-card px-3 py-1 text-center text-warn">
+            {t.app.offline}
+          </p>
+        )}
       </header>
       <main id="content" tabIndex={-1} className="mx-auto max-w-7xl px-3 py-4 outline-none sm:px-6 sm:py-6">
-        <Guard key={parts.join("/")}>{page(parts, query)}</Guard>
+        <Guard key={parts.join("/")}>
+          <Suspense fallback={<p className="text-soft">{t.app.loading}</p>}>{page(parts, query)}</Suspense>
+        </Guard>
       </main>
     </>
   );
@@ -81,7 +94,9 @@ function Dashboard() {
 function page(parts: string[], query: URLSearchParams): ReactNode {
   const [room, id] = parts;
   if (room === undefined) return <HomePage />;
+  if (room === "runs" && id === "new") return <NewRunPage query={query} />;
   if (room === "runs") return id ? <RunPage runId={id} /> : <RunsPage />;
+  if (room === "compare") return <ComparePage query={query} />;
   if (room === "pipelines" && id) return <PipelinePage pipelineId={id} />;
   if (room === "system") return <SystemPage />;
   if (room === "chat") return <ChatPage wanted={query.get("model")} />;
@@ -91,6 +106,21 @@ function page(parts: string[], query: URLSearchParams): ReactNode {
         {t.app.goHome}
       </LinkButton>
     </Page>
+  );
+}
+
+/** One button is enough for two languages: it carries the name of the other one. */
+function LanguageChoice() {
+  const other: Language = currentLanguage() === "en" ? "zh" : "en";
+  return (
+    <button
+      type="button"
+      lang={other}
+      onClick={() => void chooseLanguage(other)}
+      className="rounded-md px-2 py-1 text-soft hover:bg-well hover:text-ink"
+    >
+      {LANGUAGES[other]}
+    </button>
   );
 }
 

@@ -61,15 +61,86 @@ export function useAttempts(runId: string) {
   return useQuery({ queryKey: ["run", runId, "attempts"], queryFn: () => unwrap(api.GET("/runs/{run_id}/attempts", id(runId))) });
 }
 
+/** Where attempts after the first began: what they measured before is void from there on. */
+export function useResumes(runId: string) {
+  return useQuery({
+    queryKey: ["run", runId, "resumes"],
+    queryFn: async () => {
+      const query = { kind: ["phase"], limit: 200 };
+      const { items } = await unwrap(api.GET("/runs/{run_id}/events", { params: { path: { run_id: runId }, query } }));
+      const begins = items.filter(({ attempt, data }) => attempt > 1 && (data["phase"] === "resume" || data["phase"] === "train"));
+      return begins.map(({ attempt, step }) => ({ attempt, step: step ?? 0 }));
+    },
+  });
+}
+
 /** More points than a chart has pixels are of no use. */
 const MAX_POINTS = 2000;
 
-export const getMetrics = (run_id: string) =>
-  unwrap(api.GET("/runs/{run_id}/metrics", { params: { path: { run_id }, query: { max_points: MAX_POINTS } } }));
+export type MetricsQuery = { keys?: string; x?: "step" | "time"; first?: number; last?: number; max_points?: number };
+
+export const getMetrics = (run_id: string, query: MetricsQuery = {}) =>
+  unwrap(api.GET("/runs/{run_id}/metrics", { params: { path: { run_id }, query: { max_points: MAX_POINTS, ...query } } }));
+
+/** Step → seconds since the run's first event, as knots of a line; asked for again while they grow. */
+export function useTimes(runId: string, key: string | undefined, live: boolean) {
+  return useQuery({
+    queryKey: ["times", runId, key],
+    enabled: key !== undefined,
+    refetchInterval: live ? 2 * FAST_MS : false,
+    queryFn: async () => {
+      const keys = { keys: key as string };
+      const [steps, times] = await Promise.all([getMetrics(runId, keys), getMetrics(runId, { ...keys, x: "time" })]);
+      const step = steps.series[0]?.x ?? [];
+      const at = times.series[0]?.x ?? [];
+      // both questions have the same points, but a live run may have had more by the second one
+      const count = Math.min(step.length, at.length);
+      return { step: step.slice(0, count), at: at.slice(0, count) };
+    },
+  });
+}
+
+/** All metrics between two steps, as fine as a chart can show; null: not asked. */
+export function useDetail(runId: string, part: { first: number; last: number } | null) {
+  return useQuery({
+    queryKey: ["detail", runId, part],
+    enabled: part !== null,
+    staleTime: Infinity,
+    queryFn: () => getMetrics(runId, part ?? {}),
+  });
+}
+
+/** What the planner counts for a configuration; also for one that ran. */
+export function useFlopsPerToken(run: Run, wanted: boolean) {
+  const { stage, config, gpus } = run;
+  return useQuery({
+    queryKey: ["plan", "flops", run.id],
+    enabled: wanted,
+    staleTime: Infinity,
+    retry: false,
+    queryFn: async () => {
+      const plan = await unwrap(api.POST("/plans", { body: { stage, overrides: config, gpus } }));
+      return plan.flops_per_token ?? null;
+    },
+  });
+}
 
 /** The end of the log as it is stored now. */
 export const getLogEnd = async (run_id: string) =>
   (await unwrap(api.GET("/runs/{run_id}/logs", { params: { path: { run_id }, query: { limit: 1 } } }))).end;
+
+/** The log between two byte offsets. */
+export async function getLog(run_id: string, after: number, end: number): Promise<string> {
+  let text = "";
+  while (after < end) {
+    const query = { after, limit: Math.min(1024 * 1024, end - after) };
+    const page = await unwrap(api.GET("/runs/{run_id}/logs", { params: { path: { run_id }, query } }));
+    text += page.items.map((chunk) => chunk.text).join("");
+    if (page.last <= after) break;
+    after = page.last;
+  }
+  return text;
+}
 
 /** What a live run leaves behind is asked for again now and then: no frame announces it. */
 const whileLive = (live: boolean) => (live ? 2 * FAST_MS : false);
@@ -105,6 +176,27 @@ export function useReport(pipeline_id: string, live: boolean) {
 
 export function useModels() {
   return useQuery({ queryKey: ["models"], queryFn: () => getJson<{ data: Model[] }>("/v1/models"), refetchInterval: SLOW_MS });
+}
+
+export function usePromote() {
+  const client = useQueryClient();
+  return useMutation({
+    mutationFn: ({ checkpoint_id, alias }: { checkpoint_id: string; alias: string }) =>
+      unwrap(api.POST("/checkpoints/{checkpoint_id}/promote", { params: { path: { checkpoint_id } }, body: { alias } })),
+    onSuccess: () => void client.invalidateQueries({ queryKey: ["models"] }),
+  });
+}
+
+export function usePatchRun() {
+  const client = useQueryClient();
+  return useMutation({
+    mutationFn: ({ run_id, ...body }: { run_id: string; tags?: string[]; notes?: string }) =>
+      unwrap(api.PATCH("/runs/{run_id}", { params: { path: { run_id } }, body })),
+    onSuccess: (run) => {
+      client.setQueryData(["run", run.id], run);
+      void client.invalidateQueries({ queryKey: ["runs"] });
+    },
+  });
 }
 
 export type Action = "cancel" | "pause" | "resume" | "retry";

@@ -4,6 +4,26 @@
  */
 
 export interface paths {
+    "/alerts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Alerts
+         * @description Alerts, newest first. `open=true`: those that are not over. They are kept for 90 days after.
+         */
+        get: operations["list_alerts_alerts_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/checkpoints": {
         parameters: {
             query?: never;
@@ -1078,6 +1098,90 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/webhooks": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Webhooks
+         * @description Every webhook, and how the last delivery went.
+         */
+        get: operations["list_webhooks_webhooks_get"];
+        put?: never;
+        /**
+         * Create Webhook
+         * @description Tell `url` what happens to runs. The answer shows the secret that signs, and nothing shows it again.
+         */
+        post: operations["create_webhook_webhooks_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/webhooks/{webhook_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Delete Webhook
+         * @description It is told nothing more; what was not delivered yet is dropped.
+         */
+        delete: operations["delete_webhook_webhooks__webhook_id__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/webhooks/{webhook_id}/deliveries": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Deliveries
+         * @description The last messages, the newest first. Of those that ended 200 are kept, for two weeks.
+         */
+        get: operations["list_deliveries_webhooks__webhook_id__deliveries_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/webhooks/{webhook_id}/ping": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Ping Webhook
+         * @description Send a message that says nothing, to see whether it arrives.
+         */
+        post: operations["ping_webhook_webhooks__webhook_id__ping_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/workers": {
         parameters: {
             query?: never;
@@ -1109,6 +1213,38 @@ export interface components {
              * @description Bytes of the file that are durable on the server.
              */
             acked: number;
+        };
+        /** Alert */
+        Alert: {
+            /**
+             * Cleared At
+             * @description When it was over; null: it is not.
+             */
+            cleared_at?: string | null;
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+            /** Id */
+            id: string;
+            kind: components["schemas"]["Kind"];
+            /** Message */
+            message: string;
+            /** Run Id */
+            run_id?: string | null;
+            /**
+             * Threshold
+             * @description The limit, in the unit of `value`.
+             */
+            threshold?: number | null;
+            /**
+             * Value
+             * @description What was measured when it was raised: nats, minutes, degrees Celsius, GiB, seconds.
+             */
+            value?: number | null;
+            /** Worker Id */
+            worker_id?: string | null;
         };
         /**
          * Artefact
@@ -1369,6 +1505,42 @@ export interface components {
             values: {
                 [key: string]: components["schemas"]["JsonValue"];
             };
+        };
+        /** Delivery */
+        Delivery: {
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+            /** Ended At */
+            ended_at?: string | null;
+            /** Error */
+            error?: string | null;
+            /**
+             * Id
+             * @description The header webhook-id: the same in every try, so that a receiver knows a repetition.
+             */
+            id: string;
+            /**
+             * Next At
+             * @description When it is tried again.
+             */
+            next_at?: string | null;
+            /**
+             * State
+             * @enum {string}
+             */
+            state: "pending" | "delivered" | "failed";
+            /**
+             * Status
+             * @description HTTP status of the last answer.
+             */
+            status?: number | null;
+            /** Tries */
+            tries: number;
+            /** Type */
+            type: string;
         };
         /**
          * Desired
@@ -1665,6 +1837,11 @@ export interface components {
              */
             used_at: string | null;
         };
+        /**
+         * Kind
+         * @enum {string}
+         */
+        Kind: "loss_spike" | "nan" | "stalled" | "gpu_hot" | "disk_low" | "worker_lost";
         /** Lineage */
         Lineage: {
             /** Checkpoint */
@@ -1803,6 +1980,13 @@ export interface components {
              */
             x: "step" | "time" | "tokens";
         };
+        /** Page[Alert] */
+        Page_Alert_: {
+            /** Items */
+            items: components["schemas"]["Alert"][];
+            /** Next Cursor */
+            next_cursor?: string | null;
+        };
         /** Page[Attempt] */
         Page_Attempt_: {
             /** Items */
@@ -1821,6 +2005,13 @@ export interface components {
         Page_ConfigView_: {
             /** Items */
             items: components["schemas"]["ConfigView"][];
+            /** Next Cursor */
+            next_cursor?: string | null;
+        };
+        /** Page[Delivery] */
+        Page_Delivery_: {
+            /** Items */
+            items: components["schemas"]["Delivery"][];
             /** Next Cursor */
             next_cursor?: string | null;
         };
@@ -1870,6 +2061,13 @@ export interface components {
         Page_StageView_: {
             /** Items */
             items: components["schemas"]["StageView"][];
+            /** Next Cursor */
+            next_cursor?: string | null;
+        };
+        /** Page[Webhook] */
+        Page_Webhook_: {
+            /** Items */
+            items: components["schemas"]["Webhook"][];
             /** Next Cursor */
             next_cursor?: string | null;
         };
@@ -2435,6 +2633,97 @@ export interface components {
             /** Error Type */
             type: string;
         };
+        /** Webhook */
+        Webhook: {
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+            /** Events */
+            events: string[];
+            /** Id */
+            id: string;
+            /** Last Error */
+            last_error?: string | null;
+            /**
+             * Last Status
+             * @description How the receiver answered the last time that something ended, delivered or given up.
+             */
+            last_status?: number | null;
+            /**
+             * Name
+             * @default
+             */
+            name: string;
+            /**
+             * Pending
+             * @description Messages that are still to be delivered.
+             * @default 0
+             */
+            pending: number;
+            /** Url */
+            url: string;
+        };
+        /** WebhookCreate */
+        WebhookCreate: {
+            /**
+             * Events
+             * @description Of what to tell: run.<state>, run.*, alert.raised, alert.cleared, alert.*.
+             * @default [
+             *       "run.*",
+             *       "alert.*"
+             *     ]
+             */
+            events: string[];
+            /**
+             * Name
+             * @default
+             */
+            name: string;
+            /**
+             * Url
+             * @description http:// or https://, without user name and password.
+             */
+            url: string;
+        };
+        /** WebhookCreated */
+        WebhookCreated: {
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+            /** Events */
+            events: string[];
+            /** Id */
+            id: string;
+            /** Last Error */
+            last_error?: string | null;
+            /**
+             * Last Status
+             * @description How the receiver answered the last time that something ended, delivered or given up.
+             */
+            last_status?: number | null;
+            /**
+             * Name
+             * @default
+             */
+            name: string;
+            /**
+             * Pending
+             * @description Messages that are still to be delivered.
+             * @default 0
+             */
+            pending: number;
+            /**
+             * Secret
+             * @description Signs every message (HMAC-SHA256). Shown once.
+             */
+            secret: string;
+            /** Url */
+            url: string;
+        };
         /** Worker */
         Worker: {
             /** Alive */
@@ -2522,6 +2811,40 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
+    list_alerts_alerts_get: {
+        parameters: {
+            query?: {
+                run?: string | null;
+                open?: boolean | null;
+                cursor?: string | null;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_Alert_"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
     list_checkpoints_checkpoints_get: {
         parameters: {
             query?: {
@@ -4273,6 +4596,154 @@ export interface operations {
                     "application/json": {
                         [key: string]: unknown;
                     };
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    list_webhooks_webhooks_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_Webhook_"];
+                };
+            };
+        };
+    };
+    create_webhook_webhooks_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                "Idempotency-Key"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["WebhookCreate"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WebhookCreated"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    delete_webhook_webhooks__webhook_id__delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                webhook_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    list_deliveries_webhooks__webhook_id__deliveries_get: {
+        parameters: {
+            query?: {
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                webhook_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_Delivery_"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    ping_webhook_webhooks__webhook_id__ping_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                webhook_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Delivery"];
                 };
             };
             /** @description Validation Error */

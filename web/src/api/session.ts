@@ -23,6 +23,9 @@ export function watchSession(read: () => void): () => void {
 export const isSignedOut = (): boolean => signedOut;
 export const currentSession = (): Session | null => session;
 
+/** What a key may not do is not offered; where no key is asked for, everything is. */
+export const may = (scope: "submit" | "operate" | "infer"): boolean => session === null || session.scopes.includes(scope);
+
 /** fetch, with the token where it is needed; an answer of 401 asks for a key. */
 export async function send(input: string | Request, init?: RequestInit): Promise<Response> {
   const request = new Request(input, init);

@@ -1,5 +1,7 @@
 /** Numbers, sizes and times as people read them. All of them accept null and undefined and answer "–". */
 
+import { t } from "../texts";
+
 const NONE = "–";
 type Maybe = number | null | undefined;
 
@@ -20,6 +22,15 @@ export function count(value: Maybe): string {
 export function compact(value: Maybe): string {
   if (value == null || !Number.isFinite(value)) return NONE;
   return Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 }).format(value);
+}
+
+/** For an axis: 3 digits at most, 1.2k, 4e-5. */
+export function short(value: number): string {
+  const size = Math.abs(value);
+  if (size >= 1e15) return value.toExponential(1);
+  if (size >= 10_000) return compact(value);
+  if (size > 0 && size < 0.001) return value.toExponential(0);
+  return String(Number(value.toPrecision(4)));
 }
 
 export function percent(fraction: Maybe): string {
@@ -55,14 +66,14 @@ export function duration(seconds: Maybe): string {
 export function ago(iso: string | null | undefined, now = Date.now()): string {
   if (!iso) return NONE;
   const seconds = (now - Date.parse(iso)) / 1000;
-  if (seconds < 45) return "just now";
-  if (seconds < 3600) return `${Math.max(1, Math.round(seconds / 60))} min ago`;
-  if (seconds < 86400) return `${Math.round(seconds / 3600)} h ago`;
-  return new Date(iso).toLocaleDateString("en", { day: "numeric", month: "short", year: "numeric" });
+  if (seconds < 45) return t.time.now;
+  if (seconds < 3600) return t.time.minutes(Math.max(1, Math.round(seconds / 60)));
+  if (seconds < 86400) return t.time.hours(Math.round(seconds / 3600));
+  return new Date(iso).toLocaleDateString(t.time.locale, { day: "numeric", month: "short", year: "numeric" });
 }
 
 export function moment(iso: string | null | undefined): string {
-  return iso ? new Date(iso).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "medium" }) : NONE;
+  return iso ? new Date(iso).toLocaleString(t.time.locale, { dateStyle: "medium", timeStyle: "medium" }) : NONE;
 }
 
 export function seconds(from: string | null | undefined, to: string | null | undefined, now = Date.now()): number | null {

@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { LogSearch } from "../lib/search";
 import { LogBuffer } from "./logBuffer";
 import { SeriesStore } from "./seriesStore";
 import { type Frame, LiveConnection, type Status } from "./socket";
@@ -130,7 +131,27 @@ test("a long log keeps its end and says how much is gone", () => {
   const log = new LogBuffer(false, 3);
   log.append("1\n2\n3\n4\n5\n");
   expect(log.lines).toEqual(["3", "4", "5"]);
-  expect(log.dropped).toBe(2);
+  expect(log.base).toBe(2);
+});
+
+test("earlier pieces are put in front, and the line they were cut in is whole again", () => {
+  const log = new LogBuffer(true);
+  log.append("oken\nlast\n");
+  log.prepend("cut\nthird\nbr", false);
+  expect([log.base, log.lines]).toEqual([-2, ["third", "broken", "last"]]);
+  log.prepend("first\nwas ", true);
+  expect([log.base, log.lines]).toEqual([-4, ["first", "was cut", "third", "broken", "last"]]);
+});
+
+test("a search reads only what is new, at both ends and in the line that is still written", () => {
+  const log = new LogBuffer(true);
+  log.append("\nLoss 1\nother\nlo");
+  const search = new LogSearch(log, "loss");
+  expect(search.look()).toEqual([0]);
+  log.append("ss 2\nloss 3\n");
+  expect(search.look()).toEqual([0, 2, 3]);
+  log.prepend("a loss\nb\n\x1b[1mlo\x1b[0mss", true);
+  expect(search.look()).toEqual([-3, -1, 0, 2, 3]);
 });
 
 const values = (loss: number | null) => ({ "train/loss": loss });

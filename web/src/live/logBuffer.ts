@@ -1,17 +1,19 @@
-/** The lines of a log, grown by chunks that may end anywhere. Keeps the newest `limit` lines. */
+/** The lines of a log, grown at its end by what is written and at its front by what is fetched; chunks may end
+ *  anywhere. Keeps the newest `limit` lines. */
 export class LogBuffer {
   lines: string[] = [];
-  /** Lines dropped at the front: a line's number is its index plus this. */
-  dropped = 0;
+  /** Number of the first line held; the first that came has number 0, earlier ones count down. */
+  base = 0;
   /** Grows with every change, so that readers can tell. */
   version = 0;
   private open = false; // the last line has no newline yet
   private skip: boolean;
+  private head = ""; // the end of the line that the first chunk begins in
 
-  /** `midway`: the first chunk starts inside a line, whose rest is left out. */
+  /** `midway`: the first chunk starts inside a line, which is shown once its beginning is here. */
   constructor(
     midway = false,
-    private readonly limit = 100_000,
+    private readonly limit = 1_000_000,
   ) {
     this.skip = midway;
   }
@@ -20,6 +22,7 @@ export class LogBuffer {
     let rest = text;
     if (this.skip) {
       const start = rest.indexOf("\n");
+      this.head += start < 0 ? rest : rest.slice(0, start + 1);
       if (start < 0) return;
       rest = rest.slice(start + 1);
       this.skip = false;
@@ -34,10 +37,25 @@ export class LogBuffer {
     });
     this.open = !ends;
     const excess = this.lines.length - this.limit;
-    if (excess > 0) {
-      this.lines.splice(0, excess);
-      this.dropped += excess;
-    }
+    // a tenth more at a time: moving a million lines for each new one would show
+    if (excess > this.limit / 10) this.drop(excess);
     this.version += 1;
+  }
+
+  /** Text that ends where the first chunk began. `whole`: it begins where the log does. */
+  prepend(text: string, whole: boolean): void {
+    const all = text + this.head;
+    const start = whole ? 0 : all.indexOf("\n") + 1;
+    this.head = all.slice(0, start);
+    const parts = all.slice(start).split("\n");
+    if (parts.at(-1) === "") parts.pop();
+    this.lines = parts.concat(this.lines);
+    this.base -= parts.length;
+    this.version += 1;
+  }
+
+  private drop(count: number): void {
+    this.lines.splice(0, count);
+    this.base += count;
   }
 }

@@ -1,20 +1,22 @@
 /** What a run says while it works: log, metrics and state, first from the store, then live. */
 import { useQueryClient } from "@tanstack/react-query";
 import { useEffect, useState } from "react";
-import { getLogEnd, getMetrics } from "../api/queries";
+import { getLog, getLogEnd, getMetrics } from "../api/queries";
 import type { MetricItem, Run } from "../api/types";
 import { LogBuffer } from "./logBuffer";
 import { SeriesStore } from "./seriesStore";
 import { type Frame, LiveConnection, type Status } from "./socket";
 
-/** Of a long log only this much of its end is fetched; the download has all of it. */
-const LOG_TAIL_BYTES = 1_000_000;
+/** Of a long log only this much of its end is fetched, and as much again whenever earlier lines are asked for. */
+const LOG_PIECE_BYTES = 1_000_000;
+/** New frames show within this time, and no more often: a trainer may write a thousand lines a second. */
+const PUBLISH_MS = 60;
 
 export type RunFeed = {
   status: Status;
   log: LogBuffer;
-  /** The log's beginning was left out. */
-  midway: boolean;
+  /** Fetches the lines before the first one held; null when that is the first of all. */
+  earlier: (() => Promise<void>) | null;
   metrics: SeriesStore;
   /** Changes whenever log or metrics did. */
   tick: number;
@@ -28,13 +30,16 @@ export function useRunFeed(runId: string): RunFeed {
   useEffect(() => {
     let connection: LiveConnection | undefined;
     let gone = false;
-    let frame = 0;
+    let timer: ReturnType<typeof setTimeout> | undefined;
     let current = empty();
     setFeed(current);
 
     const publish = (change: Partial<RunFeed> = {}) => {
       current = { ...current, ...change, tick: current.tick + 1 };
-      if (!frame) frame = requestAnimationFrame(() => ((frame = 0), setFeed(current)));
+      timer ??= setTimeout(() => {
+        timer = undefined;
+        setFeed(current);
+      }, PUBLISH_MS);
     };
 
     const receive = (message: Frame) => {
@@ -57,17 +62,31 @@ export function useRunFeed(runId: string): RunFeed {
       publish();
     };
 
+    /** Bytes before `end` come in one piece, aligned by the buffer to whole lines. */
+    const earlierThan = (end: number): RunFeed["earlier"] => {
+      if (end === 0) return null;
+      let asked: Promise<void> | undefined;
+      return () =>
+        (asked ??= (async () => {
+          const from = Math.max(0, end - LOG_PIECE_BYTES);
+          const text = await getLog(runId, from, end);
+          if (gone) return;
+          current.log.prepend(text, from === 0);
+          publish({ earlier: earlierThan(from) });
+        })().finally(() => (asked = undefined)));
+    };
+
     const start = async () => {
       const [metrics, end] = await Promise.all([
         getMetrics(runId),
         getLogEnd(runId),
       ]);
       if (gone) return;
-      const after = Math.max(0, end - LOG_TAIL_BYTES);
+      const after = Math.max(0, end - LOG_PIECE_BYTES);
       publish({
         metrics: new SeriesStore(metrics.series),
         log: new LogBuffer(after > 0),
-        midway: after > 0,
+        earlier: earlierThan(after),
         loaded: true,
       });
       connection = new LiveConnection({
@@ -91,7 +110,7 @@ export function useRunFeed(runId: string): RunFeed {
     return () => {
       gone = true;
       clearTimeout(wait);
-      cancelAnimationFrame(frame);
+      clearTimeout(timer);
       connection?.close();
     };
   }, [runId, client]);
@@ -106,5 +125,5 @@ function advanced(run: Run, { step, values }: MetricItem): Run {
 }
 
 function empty(): RunFeed {
-  return { status: "connecting", log: new LogBuffer(), midway: false, metrics: new SeriesStore(), tick: 0, loaded: false };
+  return { status: "connecting", log: new LogBuffer(), earlier: null, metrics: new SeriesStore(), tick: 0, loaded: false };
 }

@@ -1,6 +1,10 @@
 /** Metric series that grow live: one value per key and step, in order of step whatever order they come in. */
 import type { MetricItem, Series } from "../api/types";
 
+/** A series that was watched for days is halved when it reaches this many points: of every four the lowest and the
+ *  highest stay. The service has all of them, and zooming in asks for them. */
+const MOST_POINTS = 16_000;
+
 export class SeriesStore {
   readonly series = new Map<string, Series>();
   version = 0;
@@ -33,6 +37,7 @@ export class SeriesStore {
     else {
       series.x.splice(index, 0, step);
       series.y.splice(index, 0, value);
+      if (series.x.length > MOST_POINTS) halve(series);
     }
   }
 }
@@ -48,4 +53,20 @@ function firstAfter(x: readonly number[], step: number): number {
     else high = middle;
   }
   return low;
+}
+
+function halve(series: Series): void {
+  const { x, y } = series;
+  const kept: number[] = [];
+  for (let start = 0; start < x.length; start += 4) {
+    let low = start;
+    let high = start;
+    for (let i = start; i < Math.min(x.length, start + 4); i += 1) {
+      if ((y[i] ?? Infinity) < (y[low] ?? Infinity)) low = i;
+      if ((y[i] ?? -Infinity) > (y[high] ?? -Infinity)) high = i;
+    }
+    kept.push(...(low === high ? [low] : [Math.min(low, high), Math.max(low, high)]));
+  }
+  series.x = kept.map((i) => x[i] as number);
+  series.y = kept.map((i) => y[i] ?? null);
 }

@@ -12,7 +12,7 @@ import { useNow } from "../ui/useNow";
 import { PipelineScores } from "./pipeline/Scores";
 import { StepStrip } from "./pipeline/StepStrip";
 import { BlockedNote } from "./run/BlockedNote";
-import { LossChart } from "./run/Charts";
+import { LiveLoss } from "./run/curves";
 import { LogView } from "./run/LogView";
 
 export function PipelinePage({ pipelineId }: { pipelineId: string }) {
@@ -119,7 +119,7 @@ function LossCard({ run, feed }: { run: Run; feed: RunFeed }) {
   );
   return (
     <Card title={`${lossName(run)}: ${stageTitle(run)}`} tools={tools} className="pb-2">
-      <LossChart feed={feed} ended={hasEnded(run.state)} height={280} />
+      <LiveLoss feed={feed} ended={hasEnded(run.state)} height={280} />
     </Card>
   );
 }

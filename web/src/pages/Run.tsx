@@ -1,14 +1,17 @@
 /** One run, live. */
 import { useRun } from "../api/queries";
+import type { Run } from "../api/types";
 import { hasEnded } from "../api/types";
 import { useRunFeed } from "../live/runFeed";
 import { t } from "../texts";
 import { Card, Failure, Page, StateBadge } from "../ui/basics";
 import { BlockedNote } from "./run/BlockedNote";
 import { Charts } from "./run/Charts";
+import { CheckpointsCard } from "./run/Checkpoints";
+import { ConfigCard } from "./run/ConfigCard";
 import { Actions, Facts } from "./run/Facts";
 import { LogView } from "./run/LogView";
-import { AttemptsCard, CheckpointsCard, ConfigCard, EvaluationsCard, FailureCard, SamplesCard } from "./run/Records";
+import { AttemptsCard, EvaluationsCard, FailureCard, SamplesCard } from "./run/Records";
 
 export function RunPage({ runId }: { runId: string }) {
   const query = useRun(runId);
@@ -29,7 +32,7 @@ export function RunPage({ runId }: { runId: string }) {
       <BlockedNote run={run} />
       <Facts run={run} />
       <FailureCard run={run} />
-      <Live runId={runId} ended={hasEnded(run.state)} charts={!hasEnded(run.state) && run.steps != null} />
+      <Live run={run} />
       <EvaluationsCard run={run} />
       <SamplesCard run={run} />
       <CheckpointsCard run={run} />
@@ -39,13 +42,14 @@ export function RunPage({ runId }: { runId: string }) {
   );
 }
 
-function Live({ runId, ended, charts }: { runId: string; ended: boolean; charts: boolean }) {
-  const feed = useRunFeed(runId);
+function Live({ run }: { run: Run }) {
+  const feed = useRunFeed(run.id);
+  const learns = (!hasEnded(run.state) && run.steps != null) || feed.metrics.series.size > 0;
   return (
     <>
-      {(charts || feed.metrics.series.size > 0) && <Charts feed={feed} ended={ended} />}
+      {learns && <Charts run={run} feed={feed} />}
       <Card title={t.run.log}>
-        <LogView feed={feed} runId={runId} height={380} />
+        <LogView feed={feed} runId={run.id} height={380} />
       </Card>
     </>
   );

@@ -1,22 +1,44 @@
-/** A line chart on uPlot: follows its box, the theme and its data; hovering reads the values. */
+/** A line chart on uPlot: follows its box, the theme and its data; hovering reads the values, dragging zooms.
+ *  Charts with the same `sync` share their crosshair, those with the same `zoom` their part of the x axis. */
 import { useEffect, useRef, useState } from "react";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
-import { number } from "../lib/format";
-import { t } from "../texts";
+import { number, short } from "../lib/format";
 import { themeChanged } from "../theme";
+import { glyph, type Mark, marksPlugin } from "./marks";
 
 export type Line = { label: string; y: readonly (number | null)[]; colour: string; width?: number; points?: boolean };
 
-type Props = { x: readonly number[]; lines: readonly Line[]; height: number; log?: boolean; label: string };
+export type Range = readonly [from: number, to: number];
+export type Zoom = { range: Range | null; choose: (range: Range | null) => void };
 
-export function Chart({ x, lines, height, log = false, label }: Props) {
+type Props = {
+  x: readonly number[];
+  lines: readonly Line[];
+  height: number;
+  label: string;
+  log?: boolean;
+  zoom?: Zoom;
+  marks?: readonly Mark[];
+  sync?: string;
+  /** A place of the x axis in words; and short, below a tick. */
+  place?: (x: number) => string;
+  tick?: (x: number) => string;
+};
+
+const NO_MARKS: readonly Mark[] = [];
+
+export function Chart({ x, lines, height, label, log = false, zoom, marks = NO_MARKS, sync, place = short, tick = short }: Props) {
   const box = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | null>(null);
-  /** Whoever dragged over a part stays there while new points come. */
-  const zoomed = useRef(false);
   const [hover, setHover] = useState<number | null>(null);
   const [theme, setTheme] = useState(0);
+  const [own, setOwn] = useState<Range | null>(null);
+  const range = zoom ? zoom.range : own;
+  const choose = zoom ? zoom.choose : setOwn;
+  // what uPlot's own callbacks read: they outlive a drawing
+  const now = useRef({ range, choose, marks, tick });
+  now.current = { range, choose, marks, tick };
   const shape = lines.map((line) => `${line.label} ${line.colour} ${line.width} ${line.points}`).join("|");
 
   useEffect(() => themeChanged(() => setTheme((n) => n + 1)), []);
@@ -31,17 +53,26 @@ export function Chart({ x, lines, height, log = false, label }: Props) {
       ticks: { show: false },
       font: `11px ${getComputedStyle(element).fontFamily}`,
     };
+    const named = (name: (value: number) => string) => (_: uPlot, ticks: (number | null)[]) => ticks.map((value) => (value === null ? "" : name(value)));
     const made = new uPlot(
       {
         width: Math.max(120, element.clientWidth),
         height,
-        cursor: { y: false, points: { size: 6 }, drag: { x: true, y: false } },
+        cursor: {
+          y: false,
+          points: { size: 6 },
+          drag: { x: true, y: false, setScale: false },
+          ...(sync !== undefined && { sync: { key: sync, scales: ["x", null] } }),
+        },
         legend: { show: false },
         padding: [8, 18, 0, 0],
-        scales: { x: { time: false }, y: { distr: log ? 3 : 1 } },
+        scales: {
+          x: { time: false, range: (_, low, high) => [...(now.current.range ?? [low, high])] as [number, number] },
+          y: { distr: log ? 3 : 1 },
+        },
         axes: [
-          { ...axis, size: 26, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : short(tick))) },
-          { ...axis, size: 46, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : short(tick))) },
+          { ...axis, size: 26, values: named((value) => now.current.tick(value)) },
+          { ...axis, size: 46, values: named(short) },
         ],
         series: [
           {},
@@ -53,17 +84,24 @@ export function Chart({ x, lines, height, log = false, label }: Props) {
             points: { show: line.points ?? false, size: 5, fill: colour(line.colour) },
           })),
         ],
+        plugins: [marksPlugin(() => now.current.marks, colour)],
         hooks: {
           setCursor: [(u) => setHover(u.cursor.idx ?? null)],
-          setSelect: [(u) => void (zoomed.current ||= u.select.width > 0)],
+          setSelect: [
+            (u) => {
+              const { left, width } = u.select;
+              if (width < 4) return;
+              now.current.choose([u.posToVal(left, "x"), u.posToVal(left + width, "x")]);
+              u.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
+            },
+          ],
         },
       },
       dataOf(x, lines, log),
       element,
     );
     plot.current = made;
-    zoomed.current = false;
-    const zoomOut = () => (zoomed.current = false); // uPlot itself shows everything again
+    const zoomOut = () => now.current.choose(null);
     made.over.addEventListener("dblclick", zoomOut);
     const resize = new ResizeObserver(() => made.setSize({ width: Math.max(120, element.clientWidth), height }));
     resize.observe(element);
@@ -74,27 +112,35 @@ export function Chart({ x, lines, height, log = false, label }: Props) {
     };
     // the data comes in through the effect below: a new chart only for a new shape
     // eslint-disable-next-line react-hooks/exhaustive-deps
-  }, [shape, height, log, theme]);
+  }, [shape, height, log, theme, sync]);
 
   useEffect(() => {
-    const u = plot.current;
-    if (!u) return;
-    u.setData(dataOf(x, lines, log), !zoomed.current);
-    if (zoomed.current) u.redraw();
-  }, [x, lines, log]);
+    // scales are asked for again with every change of the data, so a part that was zoomed into stays
+    plot.current?.setData(dataOf(x, lines, log));
+  }, [x, lines, log, range, marks]);
 
-  const index = hover !== null && hover < x.length ? hover : x.length - 1;
+  const index = hover !== null && hover < x.length ? hover : null;
+  const at = index === null ? null : (x[index] as number);
   return (
     <figure className="min-w-0" aria-label={`${label}: ${lines.map((line) => `${line.label} ${number(lastOf(line.y))}`).join(", ")}`}>
-      <figcaption className="flex flex-wrap gap-x-4 px-4 pt-1 text-xs text-soft">
+      <figcaption className="flex min-h-4 flex-wrap gap-x-4 px-4 pt-1 text-xs text-soft">
         {lines.map((line) => (
-          <span key={line.label} className="inline-flex items-center gap-1.5">
-            <span aria-hidden className="h-0.5 w-3 rounded" style={{ background: `var(${line.colour})` }} />
-            {line.label}
-            <b className="font-medium text-ink">{number(hover === null ? lastOf(line.y) : line.y[index])}</b>
+          <span key={line.label} className="inline-flex min-w-0 items-center gap-1.5">
+            <span aria-hidden className="h-0.5 w-3 shrink-0 rounded" style={{ background: `var(${line.colour})` }} />
+            <span className="truncate">{line.label}</span>
+            <b className="font-medium text-ink">{number(index === null ? lastOf(line.y) : line.y[index])}</b>
           </span>
         ))}
-        {hover !== null && x.length > 0 && <span className="ml-auto">{t.run.atStep(short(x[index] as number))}</span>}
+        {at !== null && (
+          <span className="ml-auto flex gap-x-3">
+            {nearby(plot.current, marks, at).map((mark) => (
+              <span key={mark.label}>
+                {glyph(mark.kind)} {mark.label}
+              </span>
+            ))}
+            {place(at)}
+          </span>
+        )}
       </figcaption>
       <div ref={box} className="w-full overflow-hidden" style={{ height }} />
     </figure>
@@ -103,18 +149,19 @@ export function Chart({ x, lines, height, log = false, label }: Props) {
 
 function dataOf(x: readonly number[], lines: readonly Line[], log: boolean): uPlot.AlignedData {
   // zero has no place on a log axis
-  const ys = lines.map((line) => (log ? line.y.map((v) => (v !== null && v > 0 ? v : null)) : [...line.y]));
-  return [[...x], ...ys] as uPlot.AlignedData;
+  const ys = lines.map((line) => (log ? line.y.map((v) => (v !== null && v > 0 ? v : null)) : line.y));
+  return [x, ...ys] as uPlot.AlignedData;
+}
+
+const NEAR_PX = 8;
+
+function nearby(u: uPlot | null, marks: readonly Mark[], at: number): Mark[] {
+  if (!u) return [];
+  const here = u.valToPos(at, "x");
+  return marks.filter((mark) => Math.abs(u.valToPos(mark.x, "x") - here) <= NEAR_PX);
 }
 
 function lastOf(values: readonly (number | null)[]): number | null {
   for (let i = values.length - 1; i >= 0; i -= 1) if (values[i] != null) return values[i] as number;
   return null;
-}
-
-function short(value: number): string {
-  const size = Math.abs(value);
-  if (size >= 10_000) return Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 }).format(value);
-  if (size > 0 && size < 0.001) return value.toExponential(0);
-  return String(Number(value.toPrecision(4)));
 }

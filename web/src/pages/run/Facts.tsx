@@ -1,21 +1,25 @@
 /** The head of a run's page: where it is, how fast, what it uses, what can be done now. */
 import { useRunAction } from "../../api/queries";
+import { may } from "../../api/session";
 import type { Run } from "../../api/types";
 import { hasEnded, isLive } from "../../api/types";
 import { bytes, compact, duration, number, seconds } from "../../lib/format";
 import { actions, latestLoss, progress, secondsLeft, steps } from "../../lib/runs";
 import { Link, navigate } from "../../router";
 import { t } from "../../texts";
-import { Bar, Button, Card, Fact, Failure } from "../../ui/basics";
+import { Bar, Button, Card, Fact, Failure, LinkButton } from "../../ui/basics";
 import { useNow } from "../../ui/useNow";
+import { Tags } from "./Tags";
 
 export function Actions({ run }: { run: Run }) {
   const act = useRunAction((answer) => answer.id !== run.id && navigate(`/runs/${answer.id}`)); // a retry is a new run
-  const possible = actions(run);
+  const possible = may("operate") ? actions(run) : [];
   const wish = run.desired !== "run" && !hasEnded(run.state) && run.state !== "paused" ? t.run.stopping[run.desired] : null;
   return (
     <>
       {wish && <span className="text-warn">{wish}</span>}
+      {may("submit") && <LinkButton to={`/runs/new?from=${run.id}`}>{t.run.duplicate}</LinkButton>}
+      <LinkButton to={`/compare?runs=${run.id}`}>{t.run.compare}</LinkButton>
       {possible.map((action) => (
         <Button key={action} look={action === "cancel" ? "danger" : "quiet"} disabled={act.isPending} onClick={() => act.mutate({ runId: run.id, action })}>
           {t.run[action]}
@@ -63,7 +67,7 @@ function Relations({ run }: { run: Run }) {
     run.retry_of && { label: t.run.retryOf, to: `/runs/${run.retry_of}`, text: run.retry_of },
   ].filter((link) => typeof link === "object" && link !== null);
   return (
-    <p className="mt-3 flex flex-wrap gap-x-5 gap-y-1 border-t border-line pt-3 text-xs text-soft">
+    <div className="mt-3 flex flex-wrap items-center gap-x-5 gap-y-1 border-t border-line pt-3 text-xs text-soft">
       <span className="font-mono">{run.id}</span>
       {run.preset && (
         <span>
@@ -83,11 +87,7 @@ function Relations({ run }: { run: Run }) {
           </Link>
         </span>
       ))}
-      {run.tags.map((tag) => (
-        <span key={tag} className="rounded bg-well px-1.5">
-          {tag}
-        </span>
-      ))}
-    </p>
+      <Tags run={run} />
+    </div>
   );
 }

@@ -1,12 +1,16 @@
 /** A log as it grows: only the lines in sight are in the page, colours are spans, everything is text. */
 import { type KeyboardEvent, memo, useDeferredValue, useEffect, useLayoutEffect, useMemo, useRef, useState } from "react";
-import { plain, spans } from "../../lib/ansi";
+import { spans } from "../../lib/ansi";
+import { has, LogSearch } from "../../lib/search";
 import type { RunFeed } from "../../live/runFeed";
 import { t } from "../../texts";
 import { Button, Empty } from "../../ui/basics";
 
 const ROW_PX = 19;
 const OVERSCAN = 20;
+/** Browsers draw no box that is much higher (Firefox: 17.8 million); beyond, a pixel of the scroll bar is more than
+ *  a pixel of text. */
+const MOST_PX = 15_000_000;
 
 type Props = { feed: RunFeed; runId: string; height: number; compact?: boolean };
 
@@ -19,23 +23,33 @@ export function LogView({ feed, runId, height, compact = false }: Props) {
   const [current, setCurrent] = useState(0);
   const wanted = useDeferredValue(query.trim().toLowerCase());
   const count = log.lines.length;
-  const matches = useMemo(
-    () => (wanted ? log.lines.flatMap((line, index) => (plain(line).toLowerCase().includes(wanted) ? [index] : [])) : []),
-    // the buffer is changed in place; its version tells when
-    // eslint-disable-next-line react-hooks/exhaustive-deps
-    [wanted, log, log.version],
-  );
+  const full = count * ROW_PX;
+  const drawn = Math.min(full, MOST_PX);
+  /** Pixels of text for each one of the scroll bar. */
+  const gear = drawn === full ? 1 : (full - height) / (drawn - height);
+  const search = useMemo(() => (wanted ? new LogSearch(log, wanted) : null), [log, wanted]);
+  // the buffer is changed in place; its version tells when
+  // eslint-disable-next-line react-hooks/exhaustive-deps
+  const matches = useMemo(() => search?.look() ?? [], [search, log.version]);
 
   useLayoutEffect(() => {
     if (follow && box.current) box.current.scrollTop = box.current.scrollHeight;
   }, [follow, log.version, log, height]);
+
+  const base = useRef(log.base);
+  useLayoutEffect(() => {
+    // lines that were put in front, or fell off there, must not move what is being read
+    const came = base.current - log.base;
+    base.current = log.base;
+    if (came && !follow && box.current) box.current.scrollTop += (came * ROW_PX) / gear;
+  }, [log, log.base, follow, gear]);
 
   const show = (index: number) => {
     const line = matches[index];
     if (line === undefined) return;
     setFollow(false);
     setCurrent(index);
-    box.current?.scrollTo({ top: Math.max(0, line * ROW_PX - height / 2) });
+    box.current?.scrollTo({ top: Math.max(0, (line - log.base) * ROW_PX - height / 2) / gear });
   };
   const step = (by: number) => show((current + by + matches.length) % matches.length);
   useEffect(() => {
@@ -56,8 +70,9 @@ export function LogView({ feed, runId, height, compact = false }: Props) {
     if (atEnd !== follow) setFollow(atEnd);
   };
 
-  const first = Math.max(0, Math.floor(top / ROW_PX) - OVERSCAN);
-  const last = Math.min(count, Math.ceil((top + height) / ROW_PX) + OVERSCAN);
+  const textTop = top * gear;
+  const first = Math.max(0, Math.floor(textTop / ROW_PX) - OVERSCAN);
+  const last = Math.min(count, Math.ceil((textTop + height) / ROW_PX) + OVERSCAN);
   return (
     <div>
       {!compact && (
@@ -82,6 +97,7 @@ export function LogView({ feed, runId, height, compact = false }: Props) {
               </Button>
             </span>
           )}
+          {feed.earlier && <Earlier load={feed.earlier} onLoad={() => setFollow(false)} />}
           <label className="ml-auto flex items-center gap-1.5 text-soft">
             <input type="checkbox" checked={follow} onChange={(event) => setFollow(event.target.checked)} />
             {t.run.follow}
@@ -91,7 +107,6 @@ export function LogView({ feed, runId, height, compact = false }: Props) {
           </a>
         </div>
       )}
-      {(feed.midway || log.dropped > 0) && !compact && <p className="px-4 pt-2 text-xs text-soft">{t.run.earlier}</p>}
       {count === 0 ? (
         <Empty>{feed.loaded ? t.run.noLog : t.app.loading}</Empty>
       ) : (
@@ -102,18 +117,13 @@ export function LogView({ feed, runId, height, compact = false }: Props) {
           aria-live="off"
           tabIndex={0}
           onScroll={onScroll}
-          style={{ height: Math.min(height, count * ROW_PX + 20) }}
+          style={{ height: Math.min(height, full + 20), overflowAnchor: "none" }}
           className="overflow-auto py-2 font-mono text-xs outline-offset-[-2px]"
         >
-          <div style={{ height: count * ROW_PX, position: "relative", minWidth: "max-content" }}>
-            <div style={{ transform: `translateY(${first * ROW_PX}px)` }}>
+          <div style={{ height: drawn, position: "relative", minWidth: "max-content" }}>
+            <div style={{ transform: `translateY(${first * ROW_PX - textTop + top}px)` }}>
               {log.lines.slice(first, last).map((line, i) => (
-                <LogLine
-                  key={log.dropped + first + i}
-                  line={line}
-                  wanted={wanted}
-                  current={matches.length > 0 && matches[current] === first + i}
-                />
+                <LogLine key={log.base + first + i} line={line} wanted={wanted} current={matches[current] === log.base + first + i} />
               ))}
             </div>
           </div>
@@ -123,8 +133,23 @@ export function LogView({ feed, runId, height, compact = false }: Props) {
   );
 }
 
+function Earlier({ load, onLoad }: { load: () => Promise<void>; onLoad: () => void }) {
+  const [busy, setBusy] = useState(false);
+  const start = () => {
+    setBusy(true);
+    onLoad();
+    // a piece that does not come leaves the button to try again
+    void load().catch(() => undefined).finally(() => setBusy(false));
+  };
+  return (
+    <Button look="bare" disabled={busy} onClick={start}>
+      {busy ? t.app.loading : t.run.earlier}
+    </Button>
+  );
+}
+
 const LogLine = memo(function LogLine({ line, wanted, current }: { line: string; wanted: string; current: boolean }) {
-  const hit = wanted !== "" && plain(line).toLowerCase().includes(wanted);
+  const hit = wanted !== "" && has(line, wanted);
   return (
     <div
       style={{ height: ROW_PX, lineHeight: `${ROW_PX}px` }}

@@ -1,12 +1,12 @@
-/** What a run leaves behind: attempts, checkpoints, evaluations, samples, its configuration. */
+/** What a run leaves behind: attempts, evaluations, samples. */
 import { useState } from "react";
-import { useAttempts, useCheckpoints, useEvaluations, useSamples, useStages } from "../../api/queries";
+import { useAttempts, useEvaluations, useSamples } from "../../api/queries";
 import type { Attempt, Run } from "../../api/types";
 import { isLive } from "../../api/types";
-import { ago, bytes, count, duration, moment, number, seconds, value } from "../../lib/format";
+import { count, duration, moment, number, seconds } from "../../lib/format";
 import { plain } from "../../lib/ansi";
 import { t } from "../../texts";
-import { Card, LinkButton, StateBadge } from "../../ui/basics";
+import { Card, StateBadge } from "../../ui/basics";
 import { Scores } from "../pipeline/Scores";
 
 const CELLS = "[&>td]:px-4 [&>td]:py-1.5 [&>th]:px-4 [&>th]:py-1.5 [&>th]:font-medium border-b border-line last:border-0";
@@ -73,32 +73,6 @@ export function AttemptsCard({ run }: { run: Run }) {
   );
 }
 
-export function CheckpointsCard({ run }: { run: Run }) {
-  const checkpoints = useCheckpoints(run.id, isLive(run.state)).data?.items ?? [];
-  if (checkpoints.length === 0) return null;
-  return (
-    <Card title={t.run.checkpoints}>
-      <ul className="divide-y divide-line">
-        {checkpoints.map((checkpoint) => (
-          <li key={checkpoint.id} className="flex flex-wrap items-center gap-x-6 gap-y-1 px-4 py-2">
-            <span className="w-24 font-medium">
-              {t.run.step.toLowerCase()} {count(checkpoint.step)}
-            </span>
-            <span className="min-w-0 flex-1 basis-48 text-soft" title={checkpoint.path}>
-              {Object.entries(checkpoint.metrics)
-                .map(([key, metric]) => `${key} ${number(metric)}`)
-                .join(", ")}
-            </span>
-            <span>{bytes(checkpoint.bytes)}</span>
-            <span className="text-soft">{ago(checkpoint.created_at)}</span>
-            {checkpoint.model && <LinkButton to={`/chat?model=${encodeURIComponent(checkpoint.model)}`}>{t.run.chat}</LinkButton>}
-          </li>
-        ))}
-      </ul>
-    </Card>
-  );
-}
-
 export function EvaluationsCard({ run }: { run: Run }) {
   const evaluations = useEvaluations({ run: run.id }).data?.items ?? [];
   const others = evaluations.filter(({ name }) => !name.startsWith("chat_eval"));
@@ -158,36 +132,6 @@ export function SamplesCard({ run }: { run: Run }) {
             </li>
           ))}
       </ul>
-    </Card>
-  );
-}
-
-export function ConfigCard({ run }: { run: Run }) {
-  const stages = useStages();
-  const [onlyChanged, setOnlyChanged] = useState(false);
-  const schema = stages.data?.items.find((stage) => stage.name === run.stage)?.config_schema;
-  const fields = (schema?.["properties"] ?? {}) as Record<string, { default?: unknown; description?: string }>;
-  const differs = (key: string) => key in fields && JSON.stringify(fields[key]?.default) !== JSON.stringify(run.config[key]);
-  const keys = Object.keys(run.config).filter((key) => !onlyChanged || differs(key));
-  const tools = (
-    <label className="flex items-center gap-1.5 text-soft">
-      <input type="checkbox" checked={onlyChanged} onChange={(event) => setOnlyChanged(event.target.checked)} />
-      {t.run.onlyChanged}
-    </label>
-  );
-  return (
-    <Card title={t.run.config} tools={tools}>
-      <dl className="gap-x-8 px-4 py-2 sm:columns-2 xl:columns-3">
-        {keys.map((key) => (
-          <div key={key} className="flex break-inside-avoid items-baseline justify-between gap-4 border-b border-line/60 py-1" title={fields[key]?.description}>
-            <dt className="font-mono text-xs text-soft">{key}</dt>
-            <dd className={`min-w-0 text-right font-mono text-xs break-all ${differs(key) ? "font-semibold" : ""}`}>
-              {value(run.config[key]) || "–"}
-              {differs(key) && <span className="sr-only"> ({t.run.changed})</span>}
-            </dd>
-          </div>
-        ))}
-      </dl>
     </Card>
   );
 }

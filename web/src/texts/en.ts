@@ -1,6 +1,6 @@
-/** Every text that a person reads, in one place. A second language is a second object of type `Texts`. */
+/** Every text that a person reads, in one place. Every other language is an object of the same type. */
 
-const en = {
+export const en = {
   app: {
     name: "nanochat",
     skip: "Skip to content",
@@ -28,6 +28,12 @@ const en = {
     explain: "This service asks for a key. On its machine `nanochat keys create --local` makes one.",
     go: "Sign in",
     out: "Sign out",
+  },
+  time: {
+    now: "just now",
+    minutes: (count: number) => `${count} min ago`,
+    hours: (count: number) => `${count} h ago`,
+    locale: "en-GB",
   },
   state: {
     waiting: "waiting",
@@ -169,11 +175,17 @@ const en = {
     signal: (number: number) => `signal ${number}`,
     lastLines: "Last lines of the log",
     charts: "Metrics",
+    axis: "X axis",
+    axes: { step: "step", tokens: "tokens", flops: "FLOPs", time: "time" },
+    zoomOut: "Show all",
+    zoomHint: "Drag over a part of a chart to zoom in.",
     logScale: "Log scale",
     smoothing: "Smoothing",
     raw: "raw",
     smoothed: "smoothed",
-    atStep: (step: string) => `step ${step}`,
+    at: { step: (x: string) => `step ${x}`, tokens: (x: string) => `${x} tokens`, flops: (x: string) => `${x} FLOPs`, time: (x: string) => x },
+    mark: { attempt: "attempt", checkpoint: "checkpoint", evaluation: "evaluation" },
+    markAt: (kind: string, name: string) => `${kind} ${name}`,
     noMetrics: "No metrics yet.",
     noMetricsEver: "This run recorded no metrics.",
     log: "Log",
@@ -184,7 +196,25 @@ const en = {
     previous: "Previous match",
     next: "Next match",
     download: "Download",
-    earlier: "Earlier lines are left out here; the download has all of them.",
+    earlier: "Earlier lines",
+    copied: "Copied",
+    copy: "Copy",
+    promote: "Name it",
+    promoteAsk: "A name for this model, under which the chat and the API know it:",
+    promoted: (name: string) => `Known as ${name}`,
+    export: "Export",
+    exportHint: "Writes the checkpoint for transformers, with its tokenizer and chat template:",
+    files: "Download",
+    checkpointStep: (step: string) => `step ${step}`,
+    differenceTo: "Difference to",
+    nothing: "nothing",
+    same: "Both runs have the same configuration.",
+    field: "Field",
+    duplicate: "Duplicate with changes",
+    compare: "Compare",
+    tags: "Tags, comma-separated",
+    editTags: "Edit tags",
+    save: "Save",
     samples: "Samples",
     config: "Configuration",
     changed: "differs from the default",
@@ -209,6 +239,8 @@ const en = {
     "train/lrm": "LR multiplier",
     "train/tok_per_sec": "Tokens/s",
     "train/dt_ms": "ms per step",
+    "train/opt_ms": "ms in the optimizer",
+    "train/skipped": "Steps skipped",
     "train/mfu": "FLOPs utilisation",
     "mem/peak_bytes": "Peak memory",
     "sft/val_loss": "Validation loss",
@@ -261,4 +293,3 @@ const en = {
 };
 
 export type Texts = typeof en;
-export const t: Texts = en;

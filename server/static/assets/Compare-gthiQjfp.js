@@ -1,0 +1,1 @@
+var e=e=>null;export{e as ComparePage};

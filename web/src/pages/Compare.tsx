@@ -1,0 +1,1 @@
+export const ComparePage = (_: { query: URLSearchParams }) => null;

@@ -1,0 +1,1 @@
+export const NewRunPage = (_: { query: URLSearchParams }) => null;

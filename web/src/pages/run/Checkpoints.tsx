@@ -1,0 +1,98 @@
+/** What a run saved, and what can be done with it: chat, give it a name, export, download. */
+import { type FormEvent, useState } from "react";
+import { useCheckpoints, usePromote } from "../../api/queries";
+import { may } from "../../api/session";
+import type { Checkpoint, Run } from "../../api/types";
+import { isLive } from "../../api/types";
+import { ago, bytes, count, number } from "../../lib/format";
+import { t } from "../../texts";
+import { Button, Card, Failure, LinkButton } from "../../ui/basics";
+
+type Opened = "promote" | "export" | null;
+
+export function CheckpointsCard({ run }: { run: Run }) {
+  const checkpoints = useCheckpoints(run.id, isLive(run.state)).data?.items ?? [];
+  if (checkpoints.length === 0) return null;
+  return (
+    <Card title={t.run.checkpoints}>
+      <ul className="divide-y divide-line">
+        {checkpoints.toReversed().map((checkpoint) => (
+          <Row key={checkpoint.id} checkpoint={checkpoint} />
+        ))}
+      </ul>
+    </Card>
+  );
+}
+
+function Row({ checkpoint }: { checkpoint: Checkpoint }) {
+  const [opened, setOpened] = useState<Opened>(null);
+  const toggle = (part: Opened) => setOpened(opened === part ? null : part);
+  const { id, model } = checkpoint;
+  return (
+    <li className="flex flex-wrap items-center gap-x-6 gap-y-1 px-4 py-2">
+      <span className="w-24 font-medium">{t.run.checkpointStep(count(checkpoint.step))}</span>
+      <span className="min-w-0 flex-1 basis-40 text-soft" title={checkpoint.path}>
+        {Object.entries(checkpoint.metrics)
+          .map(([key, metric]) => `${key} ${number(metric)}`)
+          .join(", ")}
+      </span>
+      <span>{bytes(checkpoint.bytes)}</span>
+      <span className="text-soft">{ago(checkpoint.created_at)}</span>
+      <span className="flex flex-wrap gap-1">
+        {model && may("infer") && <LinkButton to={`/chat?model=${encodeURIComponent(model)}`}>{t.run.chat}</LinkButton>}
+        {model && may("operate") && (
+          <Button aria-expanded={opened === "promote"} onClick={() => toggle("promote")}>
+            {t.run.promote}
+          </Button>
+        )}
+        {model && (
+          <Button aria-expanded={opened === "export"} onClick={() => toggle("export")}>
+            {t.run.export}
+          </Button>
+        )}
+        <a href={`/checkpoints/${encodeURIComponent(id)}/download`} download className="rounded-md border border-line bg-card px-3 py-1.5 font-medium hover:bg-well">
+          {t.run.files}
+        </a>
+      </span>
+      {opened === "promote" && <Promote id={id} />}
+      {opened === "export" && <Export path={checkpoint.path} />}
+    </li>
+  );
+}
+
+function Promote({ id }: { id: string }) {
+  const [alias, setAlias] = useState("");
+  const promote = usePromote();
+  const submit = (event: FormEvent) => {
+    event.preventDefault();
+    promote.mutate({ checkpoint_id: id, alias });
+  };
+  return (
+    <form onSubmit={submit} className="flex basis-full flex-wrap items-center gap-2 py-1">
+      <label htmlFor={`alias-${id}`} className="text-soft">
+        {t.run.promoteAsk}
+      </label>
+      <input id={`alias-${id}`} className="field" required maxLength={64} value={alias} onChange={(event) => setAlias(event.target.value)} />
+      <Button type="submit" disabled={promote.isPending}>
+        {t.run.save}
+      </Button>
+      {promote.isSuccess && <span role="status">{t.run.promoted(promote.variables.alias)}</span>}
+      {promote.error && <Failure error={promote.error} />}
+    </form>
+  );
+}
+
+/** Exporting is work for the machine that has the files: the command does it. */
+function Export({ path }: { path: string }) {
+  const command = `nanochat export ${path} --format hf --out my-model`;
+  const [copied, setCopied] = useState(false);
+  return (
+    <div className="flex basis-full flex-wrap items-center gap-2 py-1">
+      <span className="text-soft">{t.run.exportHint}</span>
+      <code className="min-w-0 rounded bg-well px-2 py-1 text-xs break-all">{command}</code>
+      <Button look="bare" onClick={() => void navigator.clipboard.writeText(command).then(() => setCopied(true))}>
+        {copied ? t.run.copied : t.run.copy}
+      </Button>
+    </div>
+  );
+}
