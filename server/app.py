@@ -32,6 +32,7 @@ from server.settings import Settings
 from server.stages.routes import router as stages
 from server.system import metrics
 from server.system.routes import router as system
+from server.telemetry.retention import Retention
 from server.telemetry.routes import router as telemetry
 from server.webhooks.courier import Courier
 from server.webhooks.routes import router as webhooks
@@ -51,16 +52,16 @@ def create_app(settings: Settings) -> FastAPI:
         app.state.keys = KeyRing(known, db)
         app.state.courier = courier = Courier(known, db)
         lookout = Lookout(known, db, hub)
-        await reconciler.start()
-        await courier.start()
-        await lookout.start()
+        retention = Retention(known, db)
+        parts = (reconciler, courier, lookout, retention)
+        for part in parts:
+            await part.start()
         try:
             async with numbers.watching(), app.state.keys.noting_use():
                 yield
         finally:
-            await lookout.stop()
-            await courier.stop()
-            await reconciler.stop()
+            for part in reversed(parts):
+                await part.stop()
             await engines.close()
             await db.close()
 

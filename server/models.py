@@ -106,8 +106,12 @@ class Run(Base):
     summary: Mapped[dict[str, Any]] = mapped_column(default=dict)
     log_end: Mapped[int] = mapped_column(BigInteger, default=0)
     """Bytes of log stored, over all attempts: the next offset readers will see."""
+    log_start: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    """The first offset that is still kept (server/telemetry/retention.py)."""
     last_seq: Mapped[int] = mapped_column(BigInteger, default=0)
     """Sequence number of the newest event."""
+    metric_start: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    """Metric events up to this sequence number are kept no longer; their series are, thinned."""
     created_at: Mapped[datetime] = mapped_column(default=now)
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]

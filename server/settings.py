@@ -73,6 +73,10 @@ class Settings(BaseSettings):
     """An engine that owes an answer and is silent this long is killed."""
     disk_quota_gib: float = Field(default=0.0, ge=0)
     """Old runs go, with their files, when what runs have written is more than this; 0: never."""
+    keep_logs_days: float = Field(default=0.0, ge=0)
+    """Of runs that ended longer ago only the end of the log is kept, here; 0: everything, for ever."""
+    keep_metrics_days: float = Field(default=0.0, ge=0)
+    """Series of runs that ended longer ago are thinned to 1,000 points; 0: every point, for ever."""
     webhook_networks: str = ""
     """Networks that are not the internet and that webhooks may lead to, comma-separated: 10.0.0.0/8."""
     alert_every_s: float = Field(default=5.0, ge=0)

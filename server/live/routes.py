@@ -22,13 +22,19 @@ router = APIRouter(tags=["live"])
 #: a reader that takes longer than this for one frame is cut off; its socket holds all that is buffered
 SEND_S = 10.0
 PING_S = 15.0
+#: what sending to a reader that has gone raises
+LEFT = (WebSocketDisconnect, RuntimeError)
 MAX_CURSOR = 2**62
 Cursor = Annotated[int, Query(ge=0, le=MAX_CURSOR)]
 
 
 @router.websocket("/runs/{run_id}/stream")
 async def stream(socket: WebSocket, run_id: str) -> None:
-    """See docs: frames `welcome`, `batch`, `rewind`, `state`, `end`, `error`; come back with `after`."""
+    """Frames `welcome`, `batch`, `gap`, `rewind`, `state`, `end`, `error`; come back with `after`.
+
+    A reader that takes too long is closed with 4408. It misses nothing: what it asks for with `after` is
+    there, or a `gap` says from where on.
+    """
     here = services(socket)
     await socket.accept()
     try:
@@ -46,11 +52,16 @@ async def stream(socket: WebSocket, run_id: str) -> None:
     done, _ = await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
     for task in (reader, writer):
         task.cancel()
-        with contextlib.suppress(asyncio.CancelledError, WebSocketDisconnect, RuntimeError):
-            await task
-    if writer in done and reader not in done:
-        with contextlib.suppress(RuntimeError):
-            await socket.close(4408 if isinstance(writer.exception(), TimeoutError) else 1000)
+    ended = await asyncio.gather(reader, writer, return_exceptions=True)
+    for error in ended:
+        if isinstance(error, Exception) and not isinstance(error, (*LEFT, TimeoutError)):
+            raise error
+    slow = any(isinstance(error, TimeoutError) for error in ended)
+    if slow:
+        socket.app.state.metrics.slow_readers.inc()
+    if slow or (writer in done and reader not in done):
+        with contextlib.suppress(*LEFT):
+            await socket.close(4408 if slow else 1000)
 
 
 async def _write(socket: WebSocket, live: RunStream) -> None:

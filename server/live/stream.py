@@ -1,7 +1,8 @@
 """One reader of one run: replay from its cursors out of the store, then follow, without hole or duplicate.
 
 Cursors: `log` counts bytes, `metric` event sequence numbers, `state` the run's version. Each says what
-the reader has; what lies after it is sent. The hub only wakes; data always comes from the store.
+the reader has; what lies after it is sent. What is kept no longer, and what a cursor names that never was,
+is a `gap` frame: the reader goes on from its `to`. The hub only wakes; data always comes from the store.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def _json(frame: Frame) -> str:
 
 
 async def _log(session: AsyncSession, run: Run, cursors: Cursors, frames: list[Frame]) -> bool:
-    first = min(cursors["log"], run.log_end)
+    first = _kept("log", cursors, run.log_start, run.log_end, frames)
     data = await repository.log_bytes(session, run.id, first, LOG_BYTES)
     at_end = first + len(data) >= run.log_end
     text, taken = repository.decode_prefix(data, final=at_end and run.state in TERMINAL)
@@ -109,7 +110,7 @@ async def _log(session: AsyncSession, run: Run, cursors: Cursors, frames: list[F
 
 
 async def _metrics(session: AsyncSession, run: Run, cursors: Cursors, frames: list[Frame]) -> bool:
-    if cursors["metric"] >= run.last_seq:
+    if _kept("metric", cursors, run.metric_start, run.last_seq, frames) >= run.last_seq:
         return False
     rows = await repository.events(session, run.id, cursors["metric"], EVENTS, ["metric", "phase"])
     items: list[Frame] = []
@@ -124,6 +125,17 @@ async def _metrics(session: AsyncSession, run: Run, cursors: Cursors, frames: li
     if rows:
         cursors["metric"] = rows[-1].seq
     return len(rows) == EVENTS
+
+
+def _kept(channel: str, cursors: Cursors, start: int, end: int, frames: list[Frame]) -> int:
+    """The reader's cursor, brought to where the store has something; a frame says so if it was moved."""
+    asked = cursors[channel]
+    if start <= asked <= end:
+        return asked
+    to, reason = (start, "expired") if asked < start else (end, "ahead")
+    frames.append({"op": "gap", "channel": channel, "from": asked, "to": to, "reason": reason})
+    cursors[channel] = to
+    return to
 
 
 def _state(run: Run, cursors: Cursors, frames: list[Frame]) -> None:

@@ -43,7 +43,10 @@ class Metrics:
             "nanochat_event_loop_delay_seconds", "How late the event loop woke a timer.",
             buckets=DELAY_BUCKETS, registry=self.registry,
         )  # fmt: skip
-
+        self.slow_readers = Counter(
+            "nanochat_slow_readers_cut", "Readers of a stream that were too slow and were closed with 4408.",
+            registry=self.registry,
+        )  # fmt: skip
         self.inference = InferenceNumbers()
         self.registry.register(self.inference)
 

@@ -33,9 +33,11 @@ def decode_prefix(data: bytes, final: bool) -> tuple[str, int]:
     return text, len(data) - len(decoder.getstate()[0])
 
 
-async def log_stream(session: AsyncSession, run_id: str, piece: int = 512 * 1024) -> AsyncIterator[bytes]:
-    """The whole log, piece by piece."""
-    offset = 0
+async def log_stream(
+    session: AsyncSession, run_id: str, start: int = 0, piece: int = 512 * 1024
+) -> AsyncIterator[bytes]:
+    """The log from `start` on, piece by piece."""
+    offset = start
     while data := await log_bytes(session, run_id, offset, piece):
         yield data
         offset += len(data)

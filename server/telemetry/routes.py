@@ -38,10 +38,13 @@ async def get_logs(
 ) -> LogPage | StreamingResponse:
     """The log from byte `after` on, `limit` bytes at most; `q` searches lines (then `limit` counts lines)."""
     run = await runs.get(session, run_id)
+    after = max(after, run.log_start)
     if format == "text":
         headers = {"content-disposition": f'attachment; filename="{run.id}.log"'}
         return StreamingResponse(
-            _download(services, run.id), media_type="text/plain; charset=utf-8", headers=headers
+            _download(services, run.id, run.log_start),
+            media_type="text/plain; charset=utf-8",
+            headers=headers,
         )
     if q is not None:
         found, stopped = await repository.search_log(session, run, q, after, min(limit, 1000))
@@ -55,9 +58,9 @@ async def get_logs(
     return LogPage(items=items, first=after, last=after + taken, end=run.log_end)
 
 
-async def _download(services: ServicesDep, run_id: str) -> AsyncIterator[bytes]:
+async def _download(services: ServicesDep, run_id: str, start: int) -> AsyncIterator[bytes]:
     async with services.db.read() as session:
-        async for piece in repository.log_stream(session, run_id):
+        async for piece in repository.log_stream(session, run_id, start):
             yield piece
 
 

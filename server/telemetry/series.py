@@ -116,6 +116,28 @@ async def pack_tail(session: AsyncSession, head: MetricHead, seq: int, until: in
     await session.flush()
 
 
+async def reduce(session: AsyncSession, head: MetricHead, seq: int, max_points: int) -> None:
+    """Keep at most `max_points` of each series, minima and maxima among them, and no metric event at all.
+
+    A series that has fewer keeps every point. `seq` is that of the run's newest event.
+    """
+    if head.tail_events:
+        await pack_tail(session, head, seq)
+    found = await read(session, head.run_id, [], max_points)
+    made = await asyncio.to_thread(_blocks, list(found), {}, found, None)
+    for table in (MetricBlock, MetricChunk):
+        gone = delete(table).where(table.run_id == head.run_id)
+        await session.execute(gone.execution_options(synchronize_session=False))
+    rows = [
+        {"run_id": head.run_id, "key": key, "number": number, **block}
+        for key, blocks in made.items()
+        for number, block in enumerate(blocks)
+    ]
+    if rows:
+        await session.execute(insert(MetricBlock), rows)
+    await session.flush()
+
+
 def _blocks(
     names: Iterable[str], stored: Series, tail: Series, until: int | None
 ) -> dict[str, list[dict[str, Any]]]:
