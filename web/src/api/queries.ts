@@ -2,11 +2,12 @@
  *  polling is the fallback for when the websocket is away. */
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { api, getJson, unwrap } from "./client";
-import type { Model, Pipeline, Run, RunCreate, RunState } from "./types";
+import type { Model, Pipeline, PlanCreate, Run, RunCreate, RunState } from "./types";
 import { hasEnded } from "./types";
 
 const SLOW_MS = 15_000;
 const FAST_MS = 3_000;
+const PLAN_PAUSE_MS = 250;
 const id = (run_id: string) => ({ params: { path: { run_id } } });
 
 export type RunFilter = { stage?: string; state?: RunState[]; limit?: number };
@@ -20,10 +21,14 @@ export function useRuns(filter: RunFilter = {}) {
   });
 }
 
+export const getRun = (run_id: string) => unwrap(api.GET("/runs/{run_id}", id(run_id)));
+
+export const getEvaluations = (query: { run?: string; pipeline?: string }) => unwrap(api.GET("/evaluations", { params: { query } }));
+
 export function useRun(runId: string) {
   return useQuery({
     queryKey: ["run", runId],
-    queryFn: () => unwrap(api.GET("/runs/{run_id}", id(runId))),
+    queryFn: () => getRun(runId),
     refetchInterval: ({ state }) => (state.data && hasEnded(state.data.state) ? false : FAST_MS),
   });
 }
@@ -77,7 +82,7 @@ export function useResumes(runId: string) {
 /** More points than a chart has pixels are of no use. */
 const MAX_POINTS = 2000;
 
-export type MetricsQuery = { keys?: string; x?: "step" | "time"; first?: number; last?: number; max_points?: number };
+export type MetricsQuery = { keys?: string; x?: "step" | "time" | "tokens"; first?: number; last?: number; max_points?: number };
 
 export const getMetrics = (run_id: string, query: MetricsQuery = {}) =>
   unwrap(api.GET("/runs/{run_id}/metrics", { params: { path: { run_id }, query: { max_points: MAX_POINTS, ...query } } }));
@@ -107,6 +112,21 @@ export function useDetail(runId: string, part: { first: number; last: number } |
     enabled: part !== null,
     staleTime: Infinity,
     queryFn: () => getMetrics(runId, part ?? {}),
+  });
+}
+
+/** `body`: a PlanCreate as JSON. */
+export function usePlan(body: string) {
+  return useQuery({
+    queryKey: ["plan", body],
+    queryFn: async ({ signal }) => {
+      // whoever types changes their mind: only what stands for a moment is asked
+      await new Promise((resolve) => setTimeout(resolve, PLAN_PAUSE_MS));
+      signal.throwIfAborted();
+      return unwrap(api.POST("/plans", { body: JSON.parse(body) as PlanCreate, signal }));
+    },
+    placeholderData: (previous) => previous,
+    staleTime: SLOW_MS,
   });
 }
 
@@ -160,7 +180,7 @@ export function useCheckpoints(runId: string, live: boolean) {
 export function useEvaluations(where: { run?: string; pipeline?: string }) {
   return useQuery({
     queryKey: ["evaluations", where],
-    queryFn: () => unwrap(api.GET("/evaluations", { params: { query: where } })),
+    queryFn: () => getEvaluations(where),
     refetchInterval: SLOW_MS,
   });
 }

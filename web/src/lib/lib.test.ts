@@ -2,8 +2,11 @@ import { expect, test } from "vitest";
 import { at, problemFrom } from "../api/problems";
 import type { Run, RunState } from "../api/types";
 import { ago, bytes, compact, duration, number, percent } from "./format";
-import { parseValue, pointerTail, toOverrides, toText } from "./overrides";
+import { scaleOf } from "./axis";
+import { withDetail } from "./detail";
+import { changed, parseValue, toOverrides, toText } from "./overrides";
 import { actions, latestLoss, progress, secondsLeft, steps } from "./runs";
+import { sorted } from "./sorting";
 import { decay, smooth } from "./smooth";
 
 test.each([
@@ -56,23 +59,14 @@ const fields = {
   flag: { type: "boolean" },
 };
 
-test("the text of a row is read as the field's type", () => {
-  const rows = [
-    { key: "depth", text: " 4 " },
-    { key: "data", text: "42" },
-    { key: "dtype", text: "auto" },
-    { key: "limit", text: "null" },
-    { key: "flag", text: "True" },
-    { key: "unknown", text: "0.5" },
-    { key: "", text: "left out" },
-  ];
-  expect(toOverrides(rows, fields)).toEqual({ depth: 4, data: "42", dtype: "auto", limit: null, flag: true, unknown: 0.5 });
+test("the text of a field is read as the field's type", () => {
+  const values = { depth: " 4 ", data: "42", dtype: "auto", limit: "null", flag: "True", unknown: "0.5", empty: " " };
+  expect(toOverrides(values, fields)).toEqual({ depth: 4, data: "42", dtype: "auto", limit: null, flag: true, unknown: 0.5 });
 });
 
 test("what is no JSON goes to the service as text, so that it can say what is wrong", () => {
   expect(parseValue("four", fields.depth)).toBe("four");
   expect(toText(512)).toBe("512");
-  expect(pointerTail("/overrides/a~1b~0c")).toBe("a/b~c");
 });
 
 test("a problem document and an OpenAI error are both problems", () => {
@@ -109,4 +103,31 @@ test.each<[RunState, Run["desired"], string[]]>([
   ["succeeded", "run", []],
 ])("a run that is %s and should %s offers %j", (state, desired, offered) => {
   expect(actions(run({ state, desired }))).toEqual(offered);
+});
+
+test("a copy of a run is told what the run was told beside its preset, but not its name", () => {
+  const config = { depth: 6, data: "x", run: "mine", flag: false };
+  expect(changed(config, { depth: 4, data: "x", run: "", flag: true })).toEqual({ depth: "6", flag: "false" });
+});
+
+test("an axis finds the place of a step and the step of a place, also beyond what was measured", () => {
+  const knots = { step: [0, 10, 20], at: [0, 100, 400] };
+  const scale = scaleOf("flops", knots, 2);
+  expect([0, 5, 15, 30].map(scale.place)).toEqual([0, 100, 500, 1400]);
+  expect([100, 500, 1400].map(scale.step)).toEqual([5, 15, 30]);
+  expect(scaleOf("tokens", { step: [3], at: [9] }).axis).toBe("step");
+});
+
+test("what is known better replaces what it lies in, and live points after it stay", () => {
+  const coarse = { key: "a", x: [0, 10, 20, 30, 40], y: [0, 1, 2, 3, 4] };
+  const fine = { key: "a", x: [9, 15, 21], y: [7, 8, 9] };
+  expect(withDetail(coarse, fine)).toEqual({ key: "a", x: [0, 9, 15, 21, 30, 40], y: [0, 7, 8, 9, 3, 4] });
+  expect(withDetail(coarse, undefined)).toBe(coarse);
+});
+
+test("a table is sorted by a column, and what has no value stands last either way", () => {
+  const row = (id: string, loss?: number) => ({ id, state: "running", name: id, tags: [], summary: loss === undefined ? {} : { "train/loss": loss } }) as unknown as Run;
+  const rows = [row("a", 2), row("none"), row("b", 1)];
+  expect(sorted(rows, { column: "loss", up: true }).map(({ id }) => id)).toEqual(["b", "a", "none"]);
+  expect(sorted(rows, { column: "loss", up: false }).map(({ id }) => id)).toEqual(["a", "b", "none"]);
 });

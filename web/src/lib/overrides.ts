@@ -10,8 +10,6 @@ export type Field = {
   anyOf?: Field[];
 };
 
-export type Row = { key: string; text: string };
-
 /** A field that takes text keeps it as it is; others are read as JSON. What is no JSON stays text: the service says
  *  what is wrong with it better than a form can. */
 export function parseValue(text: string, field: Field | undefined): unknown {
@@ -26,17 +24,22 @@ export function parseValue(text: string, field: Field | undefined): unknown {
   }
 }
 
-/** Rows without a name are not there. */
-export function toOverrides(rows: readonly Row[], fields: Record<string, Field>): Record<string, unknown> {
-  return Object.fromEntries(rows.filter((row) => row.key).map((row) => [row.key, parseValue(row.text, fields[row.key])]));
+/** Fields that were left empty are not there. */
+export function toOverrides(values: Readonly<Record<string, string>>, fields: Record<string, Field>): Record<string, unknown> {
+  const written = Object.entries(values).filter(([, text]) => text.trim() !== "");
+  return Object.fromEntries(written.map(([key, text]) => [key, parseValue(text, fields[key])]));
+}
+
+/** Names belong to one run. */
+const OWN = ["run", "model_tag", "resume_from"];
+
+/** What `config` says otherwise than `base`, as texts of a form. */
+export function changed(config: Readonly<Record<string, unknown>>, base: Readonly<Record<string, unknown>>): Record<string, string> {
+  const differs = Object.entries(config).filter(([key, value]) => !OWN.includes(key) && JSON.stringify(value) !== JSON.stringify(base[key]));
+  return Object.fromEntries(differs.map(([key, value]) => [key, toText(value)]));
 }
 
 /** `nearest` of a problem as the text of a row. */
 export function toText(value: unknown): string {
   return typeof value === "string" ? value : JSON.stringify(value);
-}
-
-/** The last part of a JSON pointer, unescaped. */
-export function pointerTail(pointer: string): string {
-  return (pointer.split("/").at(-1) ?? "").replaceAll("~1", "/").replaceAll("~0", "~");
 }

@@ -1,49 +1,113 @@
-/** All runs, newest first, with a dialog to start one. */
-import { useState } from "react";
-import { useRuns, useStages } from "../api/queries";
+/** All runs: filter, sort, walk through them by keyboard, choose some to compare. */
+import { useDeferredValue, useMemo, useRef, useState } from "react";
+import { useStages } from "../api/queries";
+import { may } from "../api/session";
 import type { RunState } from "../api/types";
+import { type Column, matching, NEWEST_FIRST, type Sort, sorted } from "../lib/sorting";
+import { navigate, useRoute } from "../router";
 import { t } from "../texts";
-import { Button, Card, Empty, Failure, Page } from "../ui/basics";
-import { NewRun } from "./runs/NewRun";
+import { Button, Card, Empty, Failure, LinkButton, Page } from "../ui/basics";
+import { useKeys } from "../ui/useKeys";
 import { RunRows } from "./runs/RunRows";
-
-const ACTIVE: RunState[] = ["waiting", "queued", "starting", "running", "stopping", "lost", "paused"];
-const PAGE = 50;
+import { ACTIVE, useRunList } from "./runs/useRunList";
 
 export function RunsPage() {
-  const [state, setState] = useState("");
-  const [stage, setStage] = useState("");
-  const [limit, setLimit] = useState(PAGE);
-  const [creating, setCreating] = useState(false);
-  const stages = useStages();
+  const { query } = useRoute();
+  const [state, stage, tag] = [query.get("state") ?? "", query.get("stage") ?? "", query.get("tag") ?? ""];
+  const [text, setText] = useState("");
+  const [sort, setSort] = useState<Sort>(NEWEST_FIRST);
+  const [current, setCurrent] = useState(-1);
+  const [chosen, setChosen] = useState<ReadonlySet<string>>(new Set());
+  const search = useRef<HTMLInputElement>(null);
+  const wanted = useDeferredValue(text.trim());
   const states = state === "active" ? ACTIVE : state ? [state as RunState] : undefined;
-  const runs = useRuns({ limit, ...(stage && { stage }), ...(states && { state: states }) });
-  const filtered = Boolean(state || stage);
+  const whole = wanted !== "" || sort !== NEWEST_FIRST;
+  const list = useRunList({ ...(stage && { stage }), ...(states && { state: states }), ...(tag && { tag }) }, whole);
+  const rows = useMemo(() => sorted(matching(list.runs, wanted), sort), [list.runs, wanted, sort]);
+  const stages = useStages();
+
+  const filter = (change: Record<string, string>) => {
+    const next = Object.entries({ state, stage, tag, ...change }).filter(([, value]) => value);
+    setCurrent(-1);
+    navigate(`/runs?${new URLSearchParams(next)}`, { replace: true });
+  };
+  const choose = (id: string) => {
+    const next = new Set(chosen);
+    if (!next.delete(id)) next.add(id);
+    setChosen(next);
+  };
+  const onSort = (column: Column) => setSort(sort.column === column ? { column, up: !sort.up } : { column, up: column !== "created" });
+  const compare = () => chosen.size > 0 && navigate(`/compare?runs=${[...chosen].join(",")}`);
+  const here = rows[current];
+  useKeys({
+    j: () => setCurrent(Math.min(rows.length - 1, current + 1)),
+    k: () => setCurrent(Math.max(0, current - 1)),
+    Enter: () => here && navigate(`/runs/${here.id}`),
+    x: () => here && choose(here.id),
+    c: compare,
+    n: () => navigate("/runs/new"),
+    "/": () => search.current?.focus(),
+  });
   return (
     <Page
       title={t.runs.title}
       tools={
-        <Button look="primary" onClick={() => setCreating(true)}>
-          {t.runs.create}
-        </Button>
+        <>
+          <Button disabled={chosen.size === 0} onClick={compare}>
+            {t.runs.compare(chosen.size)}
+          </Button>
+          {may("submit") && (
+            <LinkButton look="primary" to="/runs/new">
+              {t.runs.create}
+            </LinkButton>
+          )}
+        </>
       }
     >
-      <div className="flex flex-wrap gap-3">
-        <Filter label={t.runs.filterState} value={state} onChange={setState} options={[["active", t.runs.active], ...Object.entries(t.state)]} />
-        <Filter label={t.runs.filterStage} value={stage} onChange={setStage} options={(stages.data?.items ?? []).map(({ name }) => [name, name])} />
+      <div className="flex flex-wrap items-center gap-3">
+        <input
+          ref={search}
+          type="search"
+          className="field w-full sm:w-60"
+          placeholder={t.runs.search}
+          aria-label={t.runs.search}
+          value={text}
+          onChange={(event) => setText(event.target.value)}
+          onKeyDown={(event) => event.key === "Escape" && search.current?.blur()}
+        />
+        <Filter label={t.runs.filterState} value={state} onChange={(value) => filter({ state: value })} options={[["active", t.runs.active], ...Object.entries(t.state)]} />
+        <Filter label={t.runs.filterStage} value={stage} onChange={(value) => filter({ stage: value })} options={(stages.data?.items ?? []).map(({ name }) => [name, name])} />
+        {tag && (
+          <Button look="bare" onClick={() => filter({ tag: "" })}>
+            {t.runs.tag} {tag} ✕
+          </Button>
+        )}
+        <span className="ml-auto text-xs text-soft" role="status">
+          {t.runs.count(rows.length, list.hasNextPage === true)}
+        </span>
       </div>
-      {runs.error && <Failure error={runs.error} again={() => void runs.refetch()} />}
-      {runs.data && (
+      {list.error && <Failure error={list.error} again={() => void list.refetch()} />}
+      {list.data && (
         <Card>
-          {runs.data.items.length > 0 ? <RunRows runs={runs.data.items} /> : <Empty>{filtered ? t.runs.none : t.runs.empty}</Empty>}
+          {rows.length > 0 ? (
+            <RunRows
+              runs={rows}
+              tools={{
+                sort,
+                onSort,
+                current,
+                chosen,
+                onChoose: choose,
+                onTag: (name) => filter({ tag: name }),
+                onEnd: () => list.hasNextPage && !list.isFetchingNextPage && void list.fetchNextPage(),
+              }}
+            />
+          ) : (
+            <Empty>{state || stage || tag || wanted ? t.runs.none : t.runs.empty}</Empty>
+          )}
         </Card>
       )}
-      {runs.data?.next_cursor && limit < 200 && (
-        <Button className="self-center" onClick={() => setLimit(Math.min(200, limit + PAGE))}>
-          {t.app.more}
-        </Button>
-      )}
-      {creating && <NewRun onClose={() => setCreating(false)} />}
+      <p className="hidden text-xs text-soft sm:block">{t.runs.keys}</p>
     </Page>
   );
 }

@@ -1,1 +1,0 @@
-var e=e=>null;export{e as NewRunPage};

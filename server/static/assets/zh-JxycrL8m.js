@@ -1,1 +1,0 @@
-import{t as e}from"./en-Ciigzahu.js";var t=e;export{t as zh};
