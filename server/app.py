@@ -22,6 +22,7 @@ from server.inference.routes import router as inference
 from server.keys.ring import KeyRing
 from server.keys.routes import router as keys
 from server.live.hub import Hub
+from server.live.replicas import Replicas
 from server.live.routes import router as live
 from server.pipelines.routes import router as pipelines
 from server.plans.routes import router as plans
@@ -53,7 +54,8 @@ def create_app(settings: Settings) -> FastAPI:
         app.state.courier = courier = Courier(known, db)
         lookout = Lookout(known, db, hub)
         retention = Retention(known, db)
-        parts = (reconciler, courier, lookout, retention)
+        app.state.replicas = replicas = Replicas(known.sqlalchemy_url, hub)
+        parts = (replicas, reconciler, courier, lookout, retention)
         for part in parts:
             await part.start()
         try:

@@ -22,17 +22,23 @@ PLACES = 64
 class Hub:
     """In-process notification by topic (a run's id, or "system"), and reads that many readers share.
 
-    Not covered: other server replicas (readers look into the store every second).
+    Other servers on the same database hear of it through `tell_others` (server/live/replicas.py).
     """
 
     def __init__(self) -> None:
+        self.tell_others: Callable[[str], None] | None = None
         self._waiting: dict[str, set[asyncio.Event]] = defaultdict(set)
         self._woken: dict[str, float] = {}
         self._due: dict[str, asyncio.TimerHandle] = {}
         self._shared: dict[str, dict[Hashable, tuple[float, asyncio.Task[Any]]]] = {}
 
-    def notify(self, topic: str) -> None:
-        """Wake all who watch `topic`, many of them together and not too often. Call it after the commit."""
+    def notify(self, topic: str, *, here_only: bool = False) -> None:
+        """Wake all who watch `topic`, many of them together and not too often. Call it after the commit.
+
+        `here_only`: others know already.
+        """
+        if self.tell_others is not None and not here_only:
+            self.tell_others(topic)
         self._shared.pop(topic, None)
         readers = len(self._waiting.get(topic, ()))
         if readers < FEW:

@@ -91,7 +91,7 @@ async def _listen(socket: WebSocket, live: RunStream) -> None:
                     pass  # the service is open on loopback; there is nothing to check yet
                 case {"op": "subscribe", "channel": str(channel)} if channel in CHANNELS:
                     live.cursors[channel] = _cursor(frame.get("after"))
-                    live.hub.notify(live.run_id)
+                    live.hub.notify(live.run_id, here_only=True)
                 case _:
                     await _send(socket, {"op": "error", "code": "invalid_frame"})
 
