@@ -30,6 +30,10 @@ class GpuStats(Wire):
     memory_total_bytes: int
     power_w: float | None = None
     temperature_c: float | None = None
+    clock_sm_mhz: int | None = None
+    clock_memory_mhz: int | None = None
+    throttle: list[str] | None = None
+    """Why its clock is lower than it could be: power_cap, hardware_thermal, …; null: it does not tell."""
     foreign: list[GpuProcess] = []
     """Processes that hold the GPU and belong to no run of this service."""
 

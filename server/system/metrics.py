@@ -13,10 +13,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nanochat_client.types import RunState
+from server.alerts.types import Kind
 from server.inference.numbers import InferenceNumbers
+from server.system.host_numbers import HostNumbers
 
 SAMPLE_S = 0.1
 DELAY_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
+LAG_BUCKETS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 3600.0)
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
 
@@ -43,6 +46,22 @@ class Metrics:
             "nanochat_event_loop_delay_seconds", "How late the event loop woke a timer.",
             buckets=DELAY_BUCKETS, registry=self.registry,
         )  # fmt: skip
+        self.ingest_lag = Histogram(
+            "nanochat_ingest_lag_seconds", "From an event's writing, on the trainer's clock, to its storing.",
+            buckets=LAG_BUCKETS, registry=self.registry,
+        )  # fmt: skip
+        self.listening = Gauge(
+            "nanochat_replicas_listening", "1 when other servers can wake readers here (PostgreSQL).",
+            registry=self.registry,
+        )  # fmt: skip
+        self.alerts = Gauge(
+            "nanochat_alerts_open", "Alerts that are not over.", ["kind"], registry=self.registry
+        )
+        self.deliveries = Gauge(
+            "nanochat_webhook_messages_pending", "Messages for webhooks to be delivered.",
+            registry=self.registry,
+        )  # fmt: skip
+        self.hosts = HostNumbers(self.registry)
         self.slow_readers = Counter(
             "nanochat_slow_readers_cut", "Readers of a stream that were too slow and were closed with 4408.",
             registry=self.registry,
@@ -53,6 +72,10 @@ class Metrics:
     def set_runs(self, by_state: dict[str, int]) -> None:
         for state in RunState:
             self.runs.labels(state.value).set(by_state.get(state, 0))
+
+    def set_alerts(self, kinds: list[str]) -> None:
+        for kind in Kind:
+            self.alerts.labels(str(kind)).set(kinds.count(kind))
 
     def text(self) -> bytes:
         return generate_latest(self.registry)

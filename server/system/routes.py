@@ -11,12 +11,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from nanochat_client.types import System
 from server import deps
+from server.alerts import repository as alerts
 from server.deps import Read, ServicesDep
 from server.problems import ServiceError
 from server.queue import QueueAway
 from server.runs import repository as runs
 from server.system import service, stream
 from server.system.metrics import Metrics
+from server.webhooks import repository as webhooks
 from server.workers import repository as workers
 
 router = APIRouter(tags=["system"])
@@ -52,6 +54,10 @@ async def metrics(request: Request, session: Read, services: ServicesDep) -> Res
     numbers.set_runs(await runs.count_by_state(session))
     alive = [worker for worker in await workers.all_workers(session) if workers.is_alive(worker)]
     numbers.workers.set(len(alive))
+    numbers.hosts.set(alive)
+    numbers.set_alerts([alert.kind for alert in await alerts.still_open(session)])
+    numbers.deliveries.set(sum((await webhooks.pending(session)).values()))
+    numbers.listening.set(request.app.state.replicas.listening)
     try:
         for worker in alive:
             numbers.queue.labels(worker.host).set(await services.reconciler.queue.depth(worker.host_id))

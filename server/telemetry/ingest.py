@@ -41,8 +41,14 @@ async def store_log(session: AsyncSession, attempt: Attempt, run: Run, offset: i
     return attempt.log_acked
 
 
-async def store_events(session: AsyncSession, attempt: Attempt, run: Run, offset: int, data: bytes) -> int:
-    """Apply the whole lines among what is new of `data`. Returns the offset held, after the last of them."""
+async def store_events(
+    session: AsyncSession, attempt: Attempt, run: Run, offset: int, data: bytes
+) -> tuple[int, float | None]:
+    """Apply the whole lines among what is new of `data`.
+
+    Returns the offset held, after the last of them, and when the newest one was written (unix seconds, on
+    the trainer's clock).
+    """
     fresh = _unseen(attempt.events_acked, offset, data)
     lines, size = whole_lines(fresh)
     events = [event for line in lines if (event := parse(line)) is not None]
@@ -51,7 +57,7 @@ async def store_events(session: AsyncSession, attempt: Attempt, run: Run, offset
         await mark_running(session, attempt, run)
         await _apply(session, attempt, run, events)
     await session.flush()
-    return attempt.events_acked
+    return attempt.events_acked, events[-1].t if events else None
 
 
 def _unseen(acked: int, offset: int, data: bytes) -> bytes:

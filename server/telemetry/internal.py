@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -58,6 +59,8 @@ async def post_events(
     data = await _body(request)
     async with services.db.write() as session:
         attempt, run = await delivering(session, attempt_id, fence, heir)
-        acked = await ingest.store_events(session, attempt, run, offset, data)
+        acked, newest_t = await ingest.store_events(session, attempt, run, offset, data)
         announce(session, services.hub, run.id)
+    if newest_t is not None:
+        request.app.state.metrics.ingest_lag.observe(max(0.0, time.time() - newest_t))
     return Acked(acked=acked)

@@ -42,6 +42,7 @@ class Nvml(SimpleNamespace):
     """NVIDIA's library with one card that has no power sensor, in the shape of pynvml."""
 
     NVML_TEMPERATURE_GPU = 0
+    NVML_CLOCK_SM, NVML_CLOCK_MEM = 1, 2
 
     pids: ClassVar[list[int]] = []
 
@@ -74,6 +75,14 @@ class Nvml(SimpleNamespace):
     def nvmlDeviceGetTemperature(self, handle: int, sensor: int) -> int:
         return 61
 
+    def nvmlDeviceGetClockInfo(self, handle: int, which: int) -> int:
+        if which == self.NVML_CLOCK_MEM:
+            raise self.NVMLError
+        return 2400
+
+    def nvmlDeviceGetCurrentClocksEventReasons(self, handle: int) -> int:
+        return 0x1 | 0x4 | 0x40
+
     def nvmlDeviceGetComputeRunningProcesses(self, handle: int) -> list[SimpleNamespace]:
         return [SimpleNamespace(pid=pid, usedGpuMemory=5 << 20) for pid in self.pids]
 
@@ -87,7 +96,8 @@ def test_a_card_is_described_as_far_as_it_has_sensors(
     assert (gpu.name, gpu.memory_bytes, gpu.uuid) == ("NVIDIA GeForce RTX 5090", 32 << 30, "GPU-1")
     (stats,) = host.stats().gpus
     assert (stats.utilization, stats.memory_used_bytes, stats.temperature_c) == (0.5, 1 << 30, 61)
-    assert stats.power_w is None
+    assert stats.power_w is None and stats.clock_memory_mhz is None
+    assert (stats.clock_sm_mhz, stats.throttle) == (2400, ["power_cap", "hardware_thermal"])
 
 
 def test_a_process_on_a_gpu_that_is_no_run_of_ours_is_reported(

@@ -48,6 +48,32 @@ def test_metrics_count_requests_by_route_and_runs_by_state(service: Service) -> 
     assert "nanochat_queue_up 1.0" in text and "nanochat_event_loop_delay_seconds" in text
 
 
+def test_metrics_tell_how_gpus_are_and_how_late_events_arrive(service: Service) -> None:
+    worker = FakeWorker(service, gpus=1)
+    gpu = {
+        "index": 0, "name": "Fake 5090", "memory_used_bytes": 5, "memory_total_bytes": 9, "utilization": 0.5,
+        "power_w": 400.0, "temperature_c": 71.0, "clock_sm_mhz": 2400, "throttle": ["power_cap"],
+    }  # fmt: skip
+    worker.beat(gpus=[gpu])
+    post_run(service)
+    claim = worker.claim()
+    worker.events(claim, {"t": time.time() - 3, "kind": "metric", "step": 1, "values": {"train/loss": None}})
+    text = service.client.get("/metrics").text
+    where = f'{{gpu="0",host="fake",worker="{worker.id}"}}'
+    for name, value in (("utilization_ratio", "0.5"), ("memory_used_bytes", "5.0"), ("power_watts", "400.0"),
+                        ("temperature_celsius", "71.0"), ("clock_sm_mhz", "2400.0")):  # fmt: skip
+        assert f"nanochat_gpu_{name}{where} {value}" in text
+    assert 'reason="power_cap"' in text and "nanochat_gpu_clock_memory_mhz{" not in text
+    assert f'nanochat_host_cpu_ratio{{host="fake",worker="{worker.id}"}} 0.5' in text
+    assert 'nanochat_ingest_lag_seconds_bucket{le="2.0"} 0.0' in text
+    assert 'nanochat_ingest_lag_seconds_bucket{le="60.0"} 1.0' in text
+    assert (
+        'nanochat_alerts_open{kind="gpu_hot"} 0.0' in text and "nanochat_webhook_messages_pending 0" in text
+    )
+    others = 1.0 if service.settings.database_url.startswith("postgres") else 0.0
+    eventually(lambda: f"nanochat_replicas_listening {others}" in service.client.get("/metrics").text)
+
+
 def test_the_system_shows_workers_and_what_they_do(service: Service) -> None:
     worker = FakeWorker(service, gpus=1)
     worker.beat()
