@@ -27,6 +27,8 @@ STATS: dict[str, Any] = {
     "gpus": [{
         "index": 0, "name": "NVIDIA RTX 4090", "utilization": 0.97, "memory_used_bytes": 19 * GIB,
         "memory_total_bytes": 24 * GIB, "power_w": 402.5, "temperature_c": 71.0,
+        "clock_sm_mhz": 2475, "clock_memory_mhz": 10251, "throttle": ["power_cap"],
+        "foreign": [{"pid": 4711, "name": "Xorg", "memory_bytes": 312 << 20}],
     }],
 }  # fmt: skip
 MODEL = {"depth": 4, "vocab_size": 8192}

@@ -99,7 +99,7 @@ function page(parts: string[], query: URLSearchParams): ReactNode {
   if (room === "compare") return <ComparePage query={query} />;
   if (room === "pipelines" && id) return <PipelinePage pipelineId={id} />;
   if (room === "system") return <SystemPage />;
-  if (room === "chat") return <ChatPage wanted={query.get("model")} />;
+  if (room === "chat") return <ChatPage wanted={query.get("model")} beside={query.get("beside")} />;
   return (
     <Page title={t.app.notFound}>
       <LinkButton to="/" className="self-start">

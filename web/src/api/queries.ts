@@ -1,6 +1,6 @@
 /** Everything the pages read and do, as TanStack Query hooks. Live pages invalidate these when told of a change;
  *  polling is the fallback for when the websocket is away. */
-import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { useMutation, useQueries, useQuery, useQueryClient } from "@tanstack/react-query";
 import { api, getJson, unwrap } from "./client";
 import type { Model, Pipeline, PlanCreate, Run, RunCreate, RunState } from "./types";
 import { hasEnded } from "./types";
@@ -64,6 +64,18 @@ export function useSystem() {
 
 export function useAttempts(runId: string) {
   return useQuery({ queryKey: ["run", runId, "attempts"], queryFn: () => unwrap(api.GET("/runs/{run_id}/attempts", id(runId))) });
+}
+
+/** Which of these runs works on which GPUs of its host. */
+export function useHolders(runs: readonly string[]) {
+  return useQueries({
+    queries: runs.map((run) => ({
+      queryKey: ["run", run, "attempts"],
+      queryFn: () => unwrap(api.GET("/runs/{run_id}/attempts", id(run))),
+      staleTime: SLOW_MS,
+    })),
+    combine: (answers) => answers.map(({ data }, i) => ({ run: runs[i] as string, gpus: data?.items.at(-1)?.gpus ?? [] })),
+  });
 }
 
 /** Where attempts after the first began: what they measured before is void from there on. */

@@ -70,7 +70,7 @@ export interface paths {
         };
         /**
          * Download Checkpoint
-         * @description The checkpoint's files as an uncompressed tar archive.
+         * @description The checkpoint's files as an uncompressed tar archive; `Range: bytes=N-` goes on with a part of it.
          */
         get: operations["download_checkpoint_checkpoints__checkpoint_id__download_get"];
         put?: never;
@@ -1228,7 +1228,7 @@ export interface components {
             created_at: string;
             /** Id */
             id: string;
-            kind: components["schemas"]["Kind"];
+            kind: components["schemas"]["AlertKind"];
             /** Message */
             message: string;
             /** Run Id */
@@ -1246,6 +1246,11 @@ export interface components {
             /** Worker Id */
             worker_id?: string | null;
         };
+        /**
+         * AlertKind
+         * @enum {string}
+         */
+        AlertKind: "loss_spike" | "nan" | "stalled" | "gpu_hot" | "disk_low" | "worker_lost";
         /**
          * Artefact
          * @description A checkpoint or tokenizer that another one was made from.
@@ -1722,6 +1727,10 @@ export interface components {
         };
         /** GpuStats */
         GpuStats: {
+            /** Clock Memory Mhz */
+            clock_memory_mhz?: number | null;
+            /** Clock Sm Mhz */
+            clock_sm_mhz?: number | null;
             /**
              * Foreign
              * @description Processes that hold the GPU and belong to no run of this service.
@@ -1740,6 +1749,11 @@ export interface components {
             power_w?: number | null;
             /** Temperature C */
             temperature_c?: number | null;
+            /**
+             * Throttle
+             * @description Why its clock is lower than it could be: power_cap, hardware_thermal, …; null: it does not tell.
+             */
+            throttle?: string[] | null;
             /**
              * Utilization
              * @description 0…1
@@ -1837,11 +1851,6 @@ export interface components {
              */
             used_at: string | null;
         };
-        /**
-         * Kind
-         * @enum {string}
-         */
-        Kind: "loss_spike" | "nan" | "stalled" | "gpu_hot" | "disk_low" | "worker_lost";
         /** Lineage */
         Lineage: {
             /** Checkpoint */
@@ -2913,7 +2922,10 @@ export interface operations {
     download_checkpoint_checkpoints__checkpoint_id__download_get: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                range?: string | null;
+                "if-range"?: string | null;
+            };
             path: {
                 checkpoint_id: string;
             };

@@ -5,12 +5,28 @@ import { events } from "./sse";
 
 export type ChatMessage = { role: "system" | "user" | "assistant"; content: string };
 
-export type ChatRequest = { model: string; messages: ChatMessage[]; temperature: number; max_tokens?: number };
+export type Sampling = {
+  temperature: number;
+  top_p?: number;
+  top_k?: number;
+  max_tokens?: number;
+  seed?: number;
+};
 
-export type Piece = { text: string } | { finish: string } | { usage: { completion_tokens: number } };
+export type ChatRequest = { model: string; messages: ChatMessage[]; logprobs?: boolean; top_logprobs?: number } & Sampling;
 
+/** A token of the answer, with what stood beside it; probabilities, not their logarithms. */
+export type Token = { text: string; p: number; others: { text: string; p: number }[] };
+
+export type Piece = { text: string; tokens?: Token[] } | { finish: string } | { usage: { completion_tokens: number } };
+
+type Entry = { token: string; logprob: number };
 type Chunk = {
-  choices?: { delta?: { content?: string | null }; finish_reason?: string | null }[];
+  choices?: {
+    delta?: { content?: string | null };
+    finish_reason?: string | null;
+    logprobs?: { content?: (Entry & { top_logprobs?: Entry[] })[] | null } | null;
+  }[];
   usage?: { completion_tokens: number } | null;
   error?: { message: string; code?: string | null };
 };
@@ -33,9 +49,15 @@ export async function* pieces(body: ReadableStream<Uint8Array>): AsyncGenerator<
     const chunk = JSON.parse(data) as Chunk;
     if (chunk.error) throw new Problem(500, chunk.error.code ?? "error", chunk.error.message);
     const choice = chunk.choices?.[0];
-    if (choice?.delta?.content) yield { text: choice.delta.content };
+    const tokens = choice?.logprobs?.content?.map(token);
+    if (choice?.delta?.content) yield { text: choice.delta.content, ...(tokens && { tokens }) };
     if (choice?.finish_reason) yield { finish: choice.finish_reason };
     if (chunk.usage) yield { usage: chunk.usage };
   }
   throw new Problem(500, "cut_off", "The answer broke off: the connection ended early.");
+}
+
+function token(entry: Entry & { top_logprobs?: Entry[] }): Token {
+  const others = (entry.top_logprobs ?? []).map((other) => ({ text: other.token, p: Math.exp(other.logprob) }));
+  return { text: entry.token, p: Math.exp(entry.logprob), others };
 }

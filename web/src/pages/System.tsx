@@ -1,10 +1,10 @@
-/** Hosts and GPUs, live. */
-import { useSystem } from "../api/queries";
-import type { GpuStats, Worker } from "../api/types";
-import { bytes, percent } from "../lib/format";
+/** Hosts and GPUs, live; who holds them, and who waits for them. */
+import { useHolders, useRuns, useSystem } from "../api/queries";
+import type { GpuStats, Run, Worker } from "../api/types";
+import { ago, bytes, percent } from "../lib/format";
 import { Link } from "../router";
 import { t } from "../texts";
-import { Bar, Card, Empty, Fact, Failure, Page } from "../ui/basics";
+import { Bar, Card, Empty, Fact, Failure, Page, StateBadge } from "../ui/basics";
 
 export function SystemPage() {
   const system = useSystem();
@@ -30,12 +30,43 @@ export function SystemPage() {
           <WorkerCard key={worker.id} worker={worker} />
         ))}
       </div>
+      <Queue />
     </Page>
   );
 }
 
+/** In the order in which they will be served: priority, then age. */
+function Queue() {
+  const waiting = useRuns({ state: ["queued", "waiting"], limit: 100 }).data?.items ?? [];
+  if (waiting.length === 0) return null;
+  const order = waiting.toSorted((a, b) => b.priority - a.priority || a.created_at.localeCompare(b.created_at));
+  return (
+    <Card title={t.system.queue}>
+      <ol className="divide-y divide-line">
+        {order.map((run) => (
+          <li key={run.id} className="flex flex-wrap items-baseline gap-x-4 gap-y-1 px-4 py-2">
+            <Link to={`/runs/${run.id}`} className="font-medium text-accent underline-offset-2 hover:underline">
+              {run.name}
+            </Link>
+            <StateBadge state={run.state} />
+            <span className="text-soft">{why(run)}</span>
+            <span className="ml-auto text-soft">{ago(run.created_at)}</span>
+          </li>
+        ))}
+      </ol>
+    </Card>
+  );
+}
+
+function why(run: Run): string {
+  if (run.blocked) return run.blocked.message;
+  if (run.state === "waiting") return t.system.waitsFor(run.parent ?? "");
+  return run.priority ? t.system.priority(run.priority) : "";
+}
+
 function WorkerCard({ worker }: { worker: Worker }) {
   const { stats } = worker;
+  const holders = useHolders(worker.gpus.length > 0 ? worker.runs : []);
   const tools = (
     <>
       <span className="text-soft">{t.system.slots(worker.runs.length, worker.slots)}</span>
@@ -71,7 +102,7 @@ function WorkerCard({ worker }: { worker: Worker }) {
       {worker.gpus.length === 0 && !stats?.gpus?.length ? (
         <p className="border-t border-line px-4 py-2 text-soft">{t.system.noGpus}</p>
       ) : (
-        (stats?.gpus ?? []).map((gpu) => <GpuRow key={gpu.index} gpu={gpu} />)
+        (stats?.gpus ?? []).map((gpu) => <GpuRow key={gpu.index} gpu={gpu} holders={holders.filter(({ gpus }) => gpus.includes(gpu.index)).map(({ run }) => run)} />)
       )}
       {worker.runs.length > 0 && (
         <p className="flex flex-wrap gap-x-3 border-t border-line px-4 py-2 text-soft">
@@ -87,24 +118,45 @@ function WorkerCard({ worker }: { worker: Worker }) {
   );
 }
 
-function GpuRow({ gpu }: { gpu: GpuStats }) {
+function GpuRow({ gpu, holders }: { gpu: GpuStats; holders: string[] }) {
   const memory = ratio(gpu.memory_used_bytes, gpu.memory_total_bytes);
+  const throttle = gpu.throttle ?? [];
+  const measures = [
+    gpu.power_w != null && `${Math.round(gpu.power_w)} W`,
+    gpu.temperature_c != null && `${Math.round(gpu.temperature_c)} °C`,
+    gpu.clock_sm_mhz != null && t.system.clock(gpu.clock_sm_mhz),
+    gpu.clock_memory_mhz != null && t.system.memoryClock(gpu.clock_memory_mhz),
+  ].filter(Boolean);
   return (
     <div className="border-t border-line p-4">
       <div className="mb-2 flex flex-wrap justify-between gap-x-4">
         <span className="font-medium">
           {t.system.gpu} {gpu.index} · {gpu.name}
         </span>
-        <span className="text-soft">
-          {gpu.power_w != null && `${Math.round(gpu.power_w)} W`}
-          {gpu.power_w != null && gpu.temperature_c != null && " · "}
-          {gpu.temperature_c != null && `${Math.round(gpu.temperature_c)} °C`}
-        </span>
+        <span className="text-soft">{measures.join(" · ")}</span>
       </div>
       <div className="grid gap-4 sm:grid-cols-2">
         <Gauge label={t.system.utilization} share={gpu.utilization ?? null} value={percent(gpu.utilization)} calm />
         <Gauge label={t.system.memory} share={memory} value={percent(memory)} detail={t.system.used(bytes(gpu.memory_used_bytes), bytes(gpu.memory_total_bytes))} calm />
       </div>
+      {throttle.length > 0 && <p className="mt-2 text-warn">{t.system.throttled(throttle.map((reason) => t.system.throttle[reason] ?? reason).join(", "))}</p>}
+      <p className="mt-2 flex flex-wrap gap-x-3 text-soft">
+        {holders.length === 0 && !gpu.foreign?.length && t.system.unheld}
+        {holders.map((run) => (
+          <span key={run}>
+            {t.system.heldBy}{" "}
+            <Link to={`/runs/${run}`} className="font-mono text-accent underline-offset-2 hover:underline">
+              {run}
+            </Link>
+          </span>
+        ))}
+        {gpu.foreign?.map(({ pid, name, memory_bytes }) => (
+          <span key={pid} className="text-warn">
+            {t.system.foreign(name || "?", pid)}
+            {memory_bytes != null && ` (${bytes(memory_bytes)})`}
+          </span>
+        ))}
+      </p>
     </div>
   );
 }

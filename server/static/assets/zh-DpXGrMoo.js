@@ -1,1 +1,0 @@
-import{t as e}from"./en-B_9_Dkmf.js";var t=e;export{t as zh};
