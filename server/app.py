@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from server import docs_page, middleware, problems, tokens, web
+from server import tracing as traces
 from server.alerts.lookout import Lookout
 from server.alerts.routes import router as alerts
 from server.app_version import VERSION
@@ -54,6 +55,8 @@ def create_app(settings: Settings) -> FastAPI:
         app.state.courier = courier = Courier(known, db)
         lookout = Lookout(known, db, hub)
         retention = Retention(known, db)
+        if tracing is not None:
+            tracing.watch(db)
         app.state.replicas = replicas = Replicas(known.sqlalchemy_url, hub)
         parts = (replicas, reconciler, courier, lookout, retention)
         for part in parts:
@@ -66,9 +69,17 @@ def create_app(settings: Settings) -> FastAPI:
                 await part.stop()
             await engines.close()
             await db.close()
+            if tracing is not None:
+                await tracing.close()
 
+    tracing = traces.asked_for(settings)
     app = FastAPI(
-        title="nanochat training service", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None
+        title="nanochat training service",
+        version=VERSION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        telemetry=traces.config(tracing),
     )
     problems.install(app)
     for router in (

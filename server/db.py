@@ -51,6 +51,10 @@ class Database:
         for call in session.info.pop("after_commit", []):
             call()
 
+    def engines(self) -> list[AsyncEngine]:
+        """The one or two there are."""
+        return list(dict.fromkeys((self._reader, self._writer)))
+
     async def close(self) -> None:
         await self._writer.dispose()
         if self._reader is not self._writer:

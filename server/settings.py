@@ -91,6 +91,8 @@ class Settings(BaseSettings):
     """A worker's disk with less free than this, GiB, is an alert; 0: never."""
     alert_worker_s: float = Field(default=60.0, ge=0)
     """A worker that was not heard of for this long is an alert; 0: never."""
+    otlp_url: str = ""
+    """An OpenTelemetry collector that takes traces over HTTP: http://collector:4318; empty: no traces."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @field_validator("webhook_networks")
