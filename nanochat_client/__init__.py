@@ -1,8 +1,8 @@
 """SDK and command line of the nanochat training service.
 
     with Client() as client:
-        run = client.create_run("base", config="debug_cpu")
-        for item in client.follow(run.id):
+        run = client.runs.create("base", config="debug_cpu")
+        for item in run.follow():
             print(item)
 
 What is imported from here is loaded on first use, so that importing the package costs nothing.
@@ -25,13 +25,14 @@ if TYPE_CHECKING:
         Invalid,
         NanochatError,
         NotFound,
+        RunFailed,
         ServerError,
         Unauthorized,
     )
 
 __all__ = [
     "ApiError", "AsyncClient", "BadRequest", "Client", "Conflict", "ConnectionFailed", "Forbidden", "Invalid",
-    "NanochatError", "NotFound", "ServerError", "Unauthorized",
+    "NanochatError", "NotFound", "RunFailed", "ServerError", "Unauthorized",
 ]  # fmt: skip
 
 _ROOMS = {"AsyncClient": "aio", "Client": "client"}

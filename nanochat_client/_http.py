@@ -7,68 +7,50 @@ connection cannot be made or breaks; the service's own answers are never retried
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import httpx
 
+from nanochat_client.address import CONNECT_S, Address
+from nanochat_client.download import PAUSE_S, Part
 from nanochat_client.errors import ConnectionFailed, from_answer
-from nanochat_client.operations import Operation
+from nanochat_client.operations.core import Operation
 
 T = TypeVar("T")
-DEFAULT_URL = "http://127.0.0.1:8000"
-CONNECT_S = 5.0
 RETRY_AFTER_S = (0.1, 0.4)
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+OUT_OF_RANGE = 416
 
 
-class Address:
-    """Where the service is and the key for it; absent ones come from NANOCHAT_URL and NANOCHAT_API_KEY."""
+def settings(address: Address, timeout_s: float) -> dict[str, Any]:
+    """Arguments of httpx's clients. A proxy of the environment is not asked for this machine."""
+    return {
+        "base_url": address.url,
+        "headers": address.headers,
+        "timeout": httpx.Timeout(timeout_s, connect=CONNECT_S),
+        "trust_env": not address.is_local,
+    }
 
-    def __init__(self, url: str | None = None, api_key: str | None = None) -> None:
-        self.url = (url or os.environ.get("NANOCHAT_URL") or DEFAULT_URL).rstrip("/")
-        self.api_key = api_key or os.environ.get("NANOCHAT_API_KEY") or None
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConnectionFailed(
-                f"{self.url!r} is no address of a service; it looks like {DEFAULT_URL}", code="invalid_url"
-            )
-        self.is_local = parts.hostname in LOOPBACK
 
-    @property
-    def headers(self) -> dict[str, str]:
-        return {"authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+def failed(address: Address, error: Exception) -> ConnectionFailed:
+    if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
+        return ConnectionFailed(f"{address.url} did not answer in time", code="timeout")
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+        return address.unreachable()
+    return ConnectionFailed(f"the connection to {address.url} broke: {error}", code="broken_connection")
 
-    def settings(self, timeout_s: float) -> dict[str, Any]:
-        """Arguments of httpx's clients. A proxy of the environment is not asked for this machine."""
-        return {
-            "base_url": self.url,
-            "headers": self.headers,
-            "timeout": httpx.Timeout(timeout_s, connect=CONNECT_S),
-            "trust_env": not self.is_local,
-        }
 
-    def failed(self, error: Exception) -> ConnectionFailed:
-        if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
-            return ConnectionFailed(f"{self.url} did not answer in time", code="timeout")
-        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-            return ConnectionFailed(
-                f"nothing answers at {self.url}: start it with `nanochat up`, or point NANOCHAT_URL at it",
-                code="unreachable",
-            )
-        return ConnectionFailed(f"the connection to {self.url} broke: {error}", code="broken_connection")
-
-    @contextmanager
-    def guard(self) -> Iterator[None]:
-        """Errors of the transport as this package's own."""
-        try:
-            yield
-        except (httpx.TransportError, httpx.InvalidURL) as error:
-            raise self.failed(error) from None
+@contextmanager
+def guard(address: Address) -> Iterator[None]:
+    """Errors of the transport as this package's own."""
+    try:
+        yield
+    except (httpx.TransportError, httpx.InvalidURL) as error:
+        raise failed(address, error) from None
 
 
 def _arguments(operation: Operation[Any]) -> dict[str, Any]:
@@ -84,7 +66,7 @@ def _read(operation: Operation[T], answer: httpx.Response) -> T:
 class Transport:
     def __init__(self, address: Address, timeout_s: float) -> None:
         self.address = address
-        self._http = httpx.Client(**address.settings(timeout_s))
+        self._http = httpx.Client(**settings(address, timeout_s))
 
     def send(self, operation: Operation[T]) -> T:
         waits = list(RETRY_AFTER_S) if operation.repeatable else []
@@ -93,23 +75,46 @@ class Transport:
                 answer = self._http.request(operation.method, operation.path, **_arguments(operation))
             except (httpx.NetworkError, httpx.RemoteProtocolError) as error:
                 if not waits:
-                    raise self.address.failed(error) from None
+                    raise failed(self.address, error) from None
                 time.sleep(waits.pop(0))
             except (httpx.TransportError, httpx.InvalidURL) as error:
-                raise self.address.failed(error) from None
+                raise failed(self.address, error) from None
             else:
                 return _read(operation, answer)
 
     def lines(self, operation: Operation[Any]) -> Iterator[str]:
         """Lines of a streamed answer, as they come."""
-        with (
-            self.address.guard(),
-            self._http.stream(operation.method, operation.path, **_arguments(operation)) as answer,
-        ):
+        with guard(self.address), self._stream(operation) as answer:
             if not answer.is_success:
                 answer.read()
                 _read(operation, answer)
             yield from answer.iter_lines()
+
+    def fetch(self, operation: Operation[Any], part: Part) -> Path:
+        """The answer's content as a file; a connection that breaks is made again from where it broke."""
+        while True:
+            request = replace(operation, headers={**operation.headers, **part.headers})
+            try:
+                with guard(self.address), self._stream(request) as answer:
+                    if answer.status_code == OUT_OF_RANGE:
+                        part.refused(answer.headers)
+                    elif not answer.is_success:
+                        answer.read()
+                        _read(operation, answer)
+                    else:
+                        with part.opened(answer.status_code, answer.headers) as file:
+                            for data in answer.iter_raw():
+                                part.came(file.write(data))
+                if part.is_whole():
+                    return part.file
+                error = ConnectionFailed("the answer ended too soon", code="broken_connection")
+            except ConnectionFailed as caught:
+                error = caught
+            part.broke(error)
+            time.sleep(PAUSE_S)
+
+    def _stream(self, operation: Operation[Any]) -> AbstractContextManager[httpx.Response]:
+        return self._http.stream(operation.method, operation.path, **_arguments(operation))
 
     def close(self) -> None:
         self._http.close()
@@ -118,7 +123,7 @@ class Transport:
 class AsyncTransport:
     def __init__(self, address: Address, timeout_s: float) -> None:
         self.address = address
-        self._http = httpx.AsyncClient(**address.settings(timeout_s))
+        self._http = httpx.AsyncClient(**settings(address, timeout_s))
 
     async def send(self, operation: Operation[T]) -> T:
         waits = list(RETRY_AFTER_S) if operation.repeatable else []
@@ -127,22 +132,49 @@ class AsyncTransport:
                 answer = await self._http.request(operation.method, operation.path, **_arguments(operation))
             except (httpx.NetworkError, httpx.RemoteProtocolError) as error:
                 if not waits:
-                    raise self.address.failed(error) from None
+                    raise failed(self.address, error) from None
                 await asyncio.sleep(waits.pop(0))
             except (httpx.TransportError, httpx.InvalidURL) as error:
-                raise self.address.failed(error) from None
+                raise failed(self.address, error) from None
             else:
                 return _read(operation, answer)
 
     async def lines(self, operation: Operation[Any]) -> AsyncIterator[str]:
         """Lines of a streamed answer, as they come."""
-        with self.address.guard():
-            async with self._http.stream(operation.method, operation.path, **_arguments(operation)) as answer:
+        with guard(self.address):
+            async with self._stream(operation) as answer:
                 if not answer.is_success:
                     await answer.aread()
                     _read(operation, answer)
                 async for line in answer.aiter_lines():
                     yield line
+
+    async def fetch(self, operation: Operation[Any], part: Part) -> Path:
+        """The answer's content as a file; a connection that breaks is made again from where it broke."""
+        while True:
+            request = replace(operation, headers={**operation.headers, **part.headers})
+            try:
+                with guard(self.address):
+                    async with self._stream(request) as answer:
+                        if answer.status_code == OUT_OF_RANGE:
+                            part.refused(answer.headers)
+                        elif not answer.is_success:
+                            await answer.aread()
+                            _read(operation, answer)
+                        else:
+                            with part.opened(answer.status_code, answer.headers) as file:
+                                async for data in answer.aiter_raw():
+                                    part.came(file.write(data))
+                if part.is_whole():
+                    return part.file
+                error = ConnectionFailed("the answer ended too soon", code="broken_connection")
+            except ConnectionFailed as caught:
+                error = caught
+            part.broke(error)
+            await asyncio.sleep(PAUSE_S)
+
+    def _stream(self, operation: Operation[Any]) -> AbstractAsyncContextManager[httpx.Response]:
+        return self._http.stream(operation.method, operation.path, **_arguments(operation))
 
     async def close(self) -> None:
         await self._http.aclose()

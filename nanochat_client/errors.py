@@ -2,6 +2,7 @@
 
 NanochatError
 ├── ConnectionFailed      nothing answers at the address
+├── RunFailed             a run that was waited for has not succeeded; `code` is its reason
 └── ApiError              the service answered with an error
     ├── BadRequest        400 and every other 4xx without a class of its own
     ├── Unauthorized      401
@@ -44,6 +45,10 @@ class NanochatError(Exception):
 
 class ConnectionFailed(NanochatError):
     """Nothing answers, or the connection broke before the answer was complete."""
+
+
+class RunFailed(NanochatError):
+    """A run that was waited for has failed or was cancelled; `code` is its reason, else its state."""
 
 
 class ApiError(NanochatError):

@@ -7,7 +7,6 @@ and `cursors` says where to go on.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -15,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from nanochat_client._http import CONNECT_S, Address
-from nanochat_client.errors import ConnectionFailed, Forbidden, NotFound, ServerError, Unauthorized
+from nanochat_client.address import CONNECT_S, Address
+from nanochat_client.errors import Forbidden, NotFound, ServerError, Unauthorized
 from nanochat_client.types import Run, RunState
 
 CHANNELS = ("log", "metric", "state")
@@ -115,11 +114,7 @@ class _Following:
         if self._alone_since is None:
             self._alone_since = now
         if now - self._alone_since >= self.patience_s:
-            raise ConnectionFailed(
-                f"nothing answers at {self.address.url}: start it with `nanochat up`; the run's trainer may "
-                "well be alive",
-                code="unreachable",
-            ) from None
+            raise self.address.unreachable("the run's trainer may well be alive") from None
         wait_s = RETRY_S[min(self._failures, len(RETRY_S) - 1)]
         self._failures += 1
         return wait_s
@@ -177,6 +172,8 @@ class AsyncStream(_Following):
     """Iterate over it with `async for`; ends after `End`."""
 
     async def __aiter__(self) -> AsyncIterator[Item]:
+        import asyncio
+
         from websockets.asyncio.client import connect
         from websockets.exceptions import WebSocketException
 

@@ -17,7 +17,7 @@ from typing import Any, cast
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from nanochat_client.keys import Scope as KeyScope
+from nanochat_client.types.keys import Scope as KeyScope
 from server.keys.ring import Caller, KeyRing
 from server.policy import ANYBODY, WORKER, Policy
 from server.problems import problem

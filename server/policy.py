@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from starlette.routing import compile_path
 
-from nanochat_client.keys import Scope
+from nanochat_client.types.keys import Scope
 
 ANYBODY: frozenset[Scope] = frozenset()
 READ = frozenset({Scope.READ})

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fastapi import Depends, Request
 
-from nanochat_client.keys import Scope
+from nanochat_client.types.keys import Scope
 from server.problems import Unauthorized
 from server.settings import Settings
 

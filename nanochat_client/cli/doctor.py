@@ -201,7 +201,7 @@ def _datasets() -> Check:
 
 def _service() -> Iterator[Check]:
     from nanochat_client import Client, NanochatError
-    from nanochat_client._http import LOOPBACK
+    from nanochat_client.address import LOOPBACK
 
     with Client() as client:
         if urlsplit(client.url).hostname in LOOPBACK:
@@ -238,7 +238,7 @@ def _parts() -> Iterator[Check]:
 
 def _silent(url: str, error: NanochatError) -> Iterator[Check]:
     """The service does not answer, or not as it should: is its port taken, does it want a key?"""
-    from nanochat_client._http import LOOPBACK
+    from nanochat_client.address import LOOPBACK
 
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)

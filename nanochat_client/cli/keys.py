@@ -27,7 +27,7 @@ def create(
     as_json: Json = False,
 ) -> None:
     """Make a key and print it, this once."""
-    from nanochat_client.keys import USER, Scope
+    from nanochat_client.types.keys import USER, Scope
 
     wanted = scope or ([Scope.ADMIN] if name == "admin" else [str(each) for each in USER])
     if unknown := [each for each in wanted if each not in list(Scope)]:

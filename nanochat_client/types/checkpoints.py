@@ -6,7 +6,7 @@ from datetime import datetime
 
 from pydantic import Field, JsonValue, field_validator
 
-from nanochat_client.types.wire import Wire
+from nanochat_client.types.wire import Request, Wire
 
 
 class Checkpoint(Wire):
@@ -24,7 +24,7 @@ class Checkpoint(Wire):
     created_at: datetime
 
 
-class Promotion(Wire):
+class Promotion(Request):
     alias: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     """Letters, digits, dot, dash and underscore; not `latest`, which is always the newest."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import JsonValue
 
@@ -44,6 +44,22 @@ class Metrics(Wire):
     series: list[Series]
     last: int
     """Sequence number of the newest metric event: the cursor to follow from."""
+
+    def to_pandas(self) -> Any:
+        """A DataFrame with a column for each key, indexed by `x`; NaN where a key has no value.
+
+        Raises ImportError when pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise ImportError("to_pandas() makes a pandas.DataFrame: pip install pandas") from None
+        columns = {
+            series.key: pandas.Series(series.y, index=series.x, dtype="float64") for series in self.series
+        }
+        table = pandas.DataFrame(columns)
+        table.index.name = self.x
+        return table
 
 
 class Sample(Wire):

@@ -20,7 +20,7 @@ class Wire(BaseModel):
 class Request(Wire):
     """Requests: an unknown key is the caller's mistake and is refused."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=False)
 
 
 class Page(Wire, Generic[T]):

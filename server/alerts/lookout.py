@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from nanochat_client.types import AlertKind as Kind
 from nanochat_client.types import Reason
 from server.alerts import repository, rules
 from server.alerts.rules import GIB, Finding, LossWatch
-from server.alerts.types import Kind
 from server.db import Database
 from server.live.hub import Hub
 from server.models import Alert, Attempt, Run, Worker

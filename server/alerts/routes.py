@@ -6,9 +6,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from nanochat_client.types import Page
+from nanochat_client.types import Alert, Page
 from server.alerts import repository
-from server.alerts.types import Alert
 from server.deps import Read
 from server.runs.pages import Limit, decode, next_cursor
 from server.runs.resolve import check_text

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from server.alerts.types import Kind
+from nanochat_client.types import AlertKind as Kind
 
 #: losses that a new one is compared with
 WINDOW = 128

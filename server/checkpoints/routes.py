@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import APIRouter, Query
-from fastapi.responses import StreamingResponse
+from fastapi import APIRouter, Header, Query
+from fastapi.responses import Response, StreamingResponse
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from nanochat.paths import resolve_under
 from nanochat_client import types
 from nanochat_client.types import Page
+from server.checkpoints.archive import Archive, first_byte
 from server.checkpoints.lineage import lineage
 from server.checkpoints.views import checkpoint_view
 from server.deps import Read, ServicesDep, Write
@@ -80,8 +78,14 @@ async def checkpoint_lineage(checkpoint_id: str, session: Read) -> types.Lineage
 
 
 @router.get("/checkpoints/{checkpoint_id}/download", response_class=StreamingResponse)
-async def download_checkpoint(checkpoint_id: str, session: Read, services: ServicesDep) -> StreamingResponse:
-    """The checkpoint's files as an uncompressed tar archive."""
+async def download_checkpoint(
+    checkpoint_id: str,
+    session: Read,
+    services: ServicesDep,
+    wanted: Annotated[str | None, Header(alias="range", max_length=64)] = None,
+    condition: Annotated[str | None, Header(alias="if-range", max_length=128)] = None,
+) -> Response:
+    """The checkpoint's files as an uncompressed tar archive; `Range: bytes=N-` goes on with a part of it."""
     checkpoint, run = await _find(session, checkpoint_id)
     try:
         directory = resolve_under(services.settings.base_dir, checkpoint.path)
@@ -90,8 +94,24 @@ async def download_checkpoint(checkpoint_id: str, session: Read, services: Servi
     if not directory.is_dir():
         raise NotFound(f"the files of checkpoint {checkpoint_id} are not on this host")
     name = f"{run.id}_step_{checkpoint.step:06d}"
-    headers = {"content-disposition": f'attachment; filename="{name}.tar"'}
-    return StreamingResponse(_tar(directory, name), media_type="application/x-tar", headers=headers)
+    archive, etag = Archive(directory, name), f'"{checkpoint.sha256}"'
+    start = first_byte(wanted, condition, etag)
+    headers = {
+        "content-disposition": f'attachment; filename="{name}.tar"',
+        "accept-ranges": "bytes",
+        "etag": etag,
+        "content-length": str(archive.size - (start or 0)),
+    }
+    if start is not None:
+        if start >= archive.size:
+            return Response(status_code=416, headers={"content-range": f"bytes */{archive.size}"})
+        headers["content-range"] = f"bytes {start}-{archive.size - 1}/{archive.size}"
+    return StreamingResponse(
+        archive.content(start or 0),
+        status_code=200 if start is None else 206,
+        media_type="application/x-tar",
+        headers=headers,
+    )
 
 
 @router.post("/checkpoints/{checkpoint_id}/promote")
@@ -109,18 +129,3 @@ async def _find(session: AsyncSession, checkpoint_id: str) -> tuple[Checkpoint, 
     if checkpoint is None:
         raise NotFound(f"there is no checkpoint {checkpoint_id!r}")
     return checkpoint, await runs.get(session, checkpoint.run_id)
-
-
-def _tar(directory: Path, name: str) -> Iterator[bytes]:
-    """The archive as a stream: header, content and padding of each regular file, then the end."""
-    for file in sorted(directory.iterdir()):
-        if not file.is_file() or file.is_symlink():
-            continue
-        with file.open("rb") as source:
-            info = tarfile.TarInfo(f"{name}/{file.name}")
-            info.size = os.fstat(source.fileno()).st_size
-            yield info.tobuf(tarfile.PAX_FORMAT)
-            while data := source.read(1024 * 1024):
-                yield data
-            yield b"\0" * (-info.size % tarfile.BLOCKSIZE)
-    yield b"\0" * (2 * tarfile.BLOCKSIZE)

@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
-from nanochat_client.keys import USER, Key, KeyCreate, Scope
+from nanochat_client.types.keys import USER, Key, KeyCreate, Scope
 from server import migrate
 from server.keys import local
 from server.settings import Settings

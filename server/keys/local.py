@@ -9,7 +9,7 @@ from pathlib import Path
 from sqlalchemy import delete, inspect, select
 from sqlalchemy.orm import Session
 
-from nanochat_client.keys import KeyCreate, Scope
+from nanochat_client.types.keys import KeyCreate, Scope
 from server import migrate
 from server.keys import repository, secret
 from server.models import Key

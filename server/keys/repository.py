@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from nanochat_client.keys import KeyCreate
+from nanochat_client.types.keys import KeyCreate
 from server.keys import secret
 from server.models import Key, now
 from server.problems import NotFound

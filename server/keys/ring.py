@@ -17,7 +17,7 @@ from datetime import datetime
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from nanochat_client.keys import USER, Scope
+from nanochat_client.types.keys import USER, Scope
 from server import exposure
 from server.db import Database
 from server.keys import repository, secret

@@ -8,8 +8,8 @@ from typing import cast
 
 from fastapi import APIRouter, Request, Response
 
-from nanochat_client.keys import Key, KeyCreate, KeyCreated, Login, Session
 from nanochat_client.types import Page
+from nanochat_client.types.keys import Key, KeyCreate, KeyCreated, Login, Session
 from server import auth, models
 from server.deps import Read, ServicesDep
 from server.keys import repository, secret

@@ -12,8 +12,8 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from nanochat_client.types import AlertKind as Kind
 from nanochat_client.types import RunState
-from server.alerts.types import Kind
 from server.inference.numbers import InferenceNumbers
 from server.system.host_numbers import HostNumbers
 

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from nanochat_client.types import Page, ProblemItem
+from nanochat_client.types.webhooks import PING, Delivery, Webhook, WebhookCreate, WebhookCreated
 from server import models
 from server.deps import Read, Write
 from server.ids import new_id
@@ -16,7 +17,6 @@ from server.runs import idempotency
 from server.runs.resolve import check_text
 from server.webhooks import outbox, repository, signing
 from server.webhooks.address import Refused
-from server.webhooks.types import PING, Delivery, Webhook, WebhookCreate, WebhookCreated
 
 router = APIRouter(prefix="/webhooks", tags=["webhooks"])
 MOST = 50

@@ -150,8 +150,10 @@ def test_any_answer_becomes_an_error_of_the_tree() -> None:
     ("line", "heavy"),
     [
         ("import nanochat_client", ("torch", "numpy", "rich", "httpx", "pydantic")),
-        # httpx brings rich along for a command line of its own
-        ("from nanochat_client import Client, AsyncClient, NotFound", ("torch", "numpy", "typer", "fastapi")),
+        (
+            "from nanochat_client import Client, AsyncClient, NotFound",
+            ("torch", "numpy", "typer", "fastapi", "httpx", "websockets", "openai", "pandas"),
+        ),
     ],
 )
 def test_importing_the_sdk_loads_nothing_heavy(line: str, heavy: tuple[str, ...]) -> None:
@@ -160,3 +162,16 @@ def test_importing_the_sdk_loads_nothing_heavy(line: str, heavy: tuple[str, ...]
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_the_sdk_is_imported_in_less_than_200_ms() -> None:
+    """Of CPU time, the best of five, and only what the import adds to a bare start of Python."""
+    code = (
+        "import resource, sys; used = lambda: sum(resource.getrusage(resource.RUSAGE_SELF)[:2]); "
+        "before = used(); from nanochat_client import AsyncClient, Client; print(used() - before)"
+    )
+    taken = [
+        float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+        for _ in range(5)
+    ]
+    assert min(taken) < 0.2, f"seconds: {taken}"

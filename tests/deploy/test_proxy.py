@@ -13,7 +13,7 @@ import pytest
 from websockets.sync.client import connect
 
 from nanochat.paths import repo_dir
-from nanochat_client.keys import USER, KeyCreate
+from nanochat_client.types.keys import USER, KeyCreate
 from server.keys import local
 from server.settings import Settings
 from tests.services import Service, eventually, free_port

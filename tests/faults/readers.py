@@ -6,7 +6,7 @@ import asyncio
 import threading
 from dataclasses import dataclass, field
 
-from nanochat_client._http import Address
+from nanochat_client.address import Address
 from nanochat_client.stream import AsyncStream, Log, Metric, Rewind
 
 PATIENCE_S = 300.0

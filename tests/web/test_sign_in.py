@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nanochat_client.keys import USER, KeyCreate
+from nanochat_client.types.keys import USER, KeyCreate
 from server.keys import local
 from server.settings import Settings
 from tests.services import Service

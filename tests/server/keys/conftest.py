@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 
-from nanochat_client.keys import KeyCreate, Scope
+from nanochat_client.types.keys import KeyCreate, Scope
 from server.keys import local
 from server.settings import Settings
 from tests.services import Service

@@ -12,7 +12,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from nanochat_client.keys import KeyCreate, Scope
+from nanochat_client.types.keys import KeyCreate, Scope
 from server.__main__ import CannotStart, bootstrap_key, check_exposure
 from server.keys import local
 from server.settings import Settings

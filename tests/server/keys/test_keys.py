@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import text, update
 
 from nanochat_client import AsyncClient, Client, Forbidden, Unauthorized
-from nanochat_client.keys import KeyCreate, Scope
+from nanochat_client.types.keys import KeyCreate, Scope
 from server import migrate
 from server.keys import local, secret
 from server.models import Key, now

@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from nanochat_client.keys import USER, Scope
+from nanochat_client.types.keys import USER, Scope
 from server.app import create_app
 from server.policy import ANYBODY, POLICY, WORKER, Policy
 from server.settings import Settings

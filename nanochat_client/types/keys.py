@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from nanochat_client.types import Request, Wire
+from nanochat_client.types.wire import Request, Wire
 
 
 class Scope(StrEnum):
