@@ -20,6 +20,8 @@ ENOUGH = 32
 LEAST_SHARE = 0.02
 #: of a normal distribution: standard deviation over median absolute deviation
 MAD_TO_SIGMA = 1.4826
+#: what is usual is worked out anew after so many losses: two medians each time cost more than all the rest
+RENEWED = 16
 #: so many losses in a row back to normal end a spike
 CALM = 8
 GIB = 2**30
@@ -53,6 +55,8 @@ class LossWatch:
         self._sigmas = sigmas
         self._usual: deque[float] = deque(maxlen=WINDOW)
         self._calm = 0
+        self._middle = self._sigma = 0.0
+        self._since = RENEWED
         self.spike: tuple[float, float] | None = None
         """(loss, limit) of a spike that is not over."""
         self.is_nan = False
@@ -68,17 +72,24 @@ class LossWatch:
         if not self._sigmas or len(self._usual) < ENOUGH:
             self._usual.append(loss)
             return
-        middle = statistics.median(self._usual)
-        spread = MAD_TO_SIGMA * statistics.median(abs(value - middle) for value in self._usual)
-        sigma = max(spread, LEAST_SHARE * abs(middle), 1e-9)
-        limit = middle + self._sigmas * sigma
+        if self._since >= RENEWED:
+            self._renew()
+        limit = self._middle + self._sigmas * self._sigma
         if loss > limit:
             self.spike, self._calm = self.spike or (loss, limit), 0
             return
         self._usual.append(loss)
-        self._calm = self._calm + 1 if loss < middle + self._sigmas / 2 * sigma else 0
+        self._since += 1
+        self._calm = self._calm + 1 if loss < self._middle + self._sigmas / 2 * self._sigma else 0
         if self._calm >= CALM:
             self.spike = None
+
+    def _renew(self) -> None:
+        """Median and deviation of the usual losses."""
+        self._since = 0
+        self._middle = statistics.median(self._usual)
+        spread = MAD_TO_SIGMA * statistics.median(abs(value - self._middle) for value in self._usual)
+        self._sigma = max(spread, LEAST_SHARE * abs(self._middle), 1e-9)
 
 
 def is_hot(celsius: float, limit: float, *, was: bool) -> bool:

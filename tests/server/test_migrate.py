@@ -13,6 +13,7 @@ from sqlalchemy import MetaData, inspect, select, text
 from server import migrate
 from server.models import Base
 from server.settings import Settings
+from tests.services import Postgres
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -69,6 +70,21 @@ def test_what_is_stored_outlives_the_way_up_and_down(empty_url: str) -> None:
     assert counts(empty_url) == dict.fromkeys(ROWS, 1)
     migrate.downgrade(empty_url, "0002")
     assert counts(empty_url) == dict.fromkeys(ROWS, 1)
+
+
+def test_the_way_down_and_up_again_from_a_filled_new_database_keeps_the_runs(empty_url: str) -> None:
+    from tests.server.test_backup import fill
+
+    fill(empty_url)
+    before = counts(empty_url)
+    for revision in ("0007", "0006", "0002"):
+        migrate.downgrade(empty_url, revision)
+        assert counts(empty_url) == before
+    migrate.upgrade(empty_url)
+    assert counts(empty_url) == before
+    with migrate.sync_engine(empty_url).connect() as connection:
+        kept = connection.execute(text("SELECT log_start, metric_start FROM runs WHERE id = 'r1'")).one()
+        assert tuple(kept) == (0, 0)
 
 
 def test_metrics_become_blocks_and_rows_again(empty_url: str) -> None:
@@ -144,3 +160,14 @@ ROWS: dict[str, dict[str, Any]] = {
 def counts(url: str) -> dict[str, int]:
     with migrate.sync_engine(url).connect() as connection:
         return {name: connection.execute(text(f"SELECT count(*) FROM {name}")).scalar_one() for name in ROWS}
+
+
+def test_postgresql_does_not_compress_what_is_packed(postgres: Postgres) -> None:
+    """Compressing took most of the time of packing, while whoever shipped waited."""
+    with postgres.database(migrated=False) as url:
+        there = Settings(database_url=url).sqlalchemy_url
+        migrate.upgrade(there)
+        stored = text("SELECT attstorage FROM pg_attribute WHERE attrelid = 'metric_blocks'::regclass"
+                      " AND attname IN ('points', 'fine', 'coarse')")  # fmt: skip
+        with migrate.sync_engine(there).connect() as connection:
+            assert list(connection.scalars(stored)) == ["e", "e", "e"]
