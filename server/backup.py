@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from alembic.util import CommandError
-from sqlalchemy import JSON, Connection, DateTime, MetaData, Table, func, select, text
+from sqlalchemy import JSON, Connection, DateTime, MetaData, Table, func, make_url, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from server import migrate
@@ -38,8 +38,13 @@ class CannotRestore(Exception):
     """One sentence: what is wrong with the file or the database."""
 
 
+class NothingThere(Exception):
+    """One sentence: there is no database to save."""
+
+
 def backup(sqlalchemy_url: str, file: Path) -> int:
-    """Write all rows to `file` (mode 0600), whole or not at all; returns how many."""
+    """Write all rows to `file` (mode 0600), whole or not at all; returns how many. Raises NothingThere."""
+    _check_there(sqlalchemy_url)
     fresh = file.with_name(f".{file.name}.{os.getpid()}")
     engine = migrate.sync_engine(sqlalchemy_url)
     try:
@@ -78,6 +83,24 @@ def restore(sqlalchemy_url: str, file: Path) -> int:
             engine.dispose()
     migrate.upgrade(sqlalchemy_url)
     return count
+
+
+def _check_there(sqlalchemy_url: str) -> None:
+    """Raises NothingThere, and makes no file of a database that nobody ever used."""
+    url = make_url(sqlalchemy_url)
+    where = f"{url.database}" if url.get_backend_name() == "sqlite" else f"database {url.database!r}"
+    found = None
+    if url.get_backend_name() != "sqlite" or (url.database and Path(url.database).exists()):
+        engine = migrate.sync_engine(sqlalchemy_url)
+        try:
+            with engine.connect() as connection:
+                found = migrate.current(connection)
+        finally:
+            engine.dispose()
+    if found is None:
+        raise NothingThere(
+            f"there is nothing in {where} yet: check NANOCHAT_BASE_DIR and NANOCHAT_DATABASE_URL"
+        )
 
 
 def _create(file: Path) -> IO[bytes]:
@@ -234,7 +257,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 file = Path(directory) / "move.gz"
                 backup(settings.sqlalchemy_url, file)
                 print(f"{restore(target, file)} rows moved; now set NANOCHAT_DATABASE_URL")
-    except (CannotRestore, OSError, migrate.NewerDatabase) as error:
+    except (CannotRestore, NothingThere, OSError, migrate.NewerDatabase) as error:
         print(f"db: {error}", file=sys.stderr)
         return 1
     except SQLAlchemyError as error:

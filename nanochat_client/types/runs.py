@@ -79,6 +79,12 @@ class RunCreate(Request):
     tags: list[str] = Field(default=[], max_length=32)
 
 
+class RunRetry(Request):
+    checkpoint: str = Field(default="last", max_length=64)
+    """Which one of the old run to go on from: last (none is fine), best:<metric>, step:<n>, a checkpoint's id,
+    or none: from the beginning."""
+
+
 class RunPatch(Request):
     name: str | None = Field(default=None, pattern=Name)
     tags: list[str] | None = Field(default=None, max_length=32)

@@ -17,7 +17,7 @@ from server.ids import is_id
 from server.models import Checkpoint, Pipeline, Run
 from server.pipelines import presets
 from server.problems import Conflict, Invalid, NotFound
-from server.runs import repository
+from server.runs import repository, restart
 from server.runs import service as runs
 from server.runs.resolve import Resolved, invalid, known_stage, resolve
 from server.runs.states import CANCELLED, FAILED, LIVE, LOST, SUCCEEDED, TERMINAL, WAITING
@@ -91,7 +91,7 @@ def _check_step(steps: Sequence[PipelineStep], index: int) -> None:
     earlier = {other.name: other for other in steps[:index]}
     if step.name in earlier:
         raise invalid([ProblemItem(pointer=f"{at}/name", message=f"two steps are called {step.name!r}")])
-    runs.check_selector(step.checkpoint, f"{at}/checkpoint")
+    restart.check_selector(step.checkpoint, f"{at}/checkpoint")
     parent_name = _parent_name(steps, index)
     if parent_name is None:
         return

@@ -1,8 +1,10 @@
 """The disk quota: when the service's files outgrow it, old runs go, with their files.
 
-Nothing is ever removed without NANOCHAT_DISK_QUOTA_GIB. Failed and cancelled runs go first, then succeeded
-ones, each oldest first, until a tenth of the quota is free. Kept: runs that are not over, their parents,
-the newest success of every stage, runs with a promoted checkpoint, and runs tagged `keep`.
+Nothing is ever removed without NANOCHAT_DISK_QUOTA_GIB. What was exported to `exports/` below the base
+directory goes first, for it can be made again: oldest first, but not within a day. Then failed and cancelled
+runs, then succeeded ones, each oldest first, until a tenth of the quota is free. Kept: runs that are not
+over, their parents, the newest success of every stage, runs with a promoted checkpoint, and runs tagged
+`keep`.
 Not covered: corpora, caches of downloads, and what was exported to directories elsewhere.
 """
 
@@ -12,6 +14,8 @@ import asyncio
 import contextlib
 import logging
 import os
+import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,7 +35,10 @@ log = logging.getLogger(__name__)
 GIB = 2**30
 EVERY_S = 60.0
 ROOM = 0.9
+#: an export that something was written to within this time may still be needed, or still be made
+FRESH_S = 24 * 3600.0
 KEEP = "keep"
+EXPORTS = "exports"
 
 
 class Collector:
@@ -65,6 +72,7 @@ class Collector:
         used = await asyncio.to_thread(bytes_below, places(self._base))
         if used <= self._quota_bytes:
             return []
+        used -= await asyncio.to_thread(drop_exports, self._base, used - ROOM * self._quota_bytes)
         async with self._db.read() as session:
             candidates = [(run.id, run.stage) for run in await expendable(session)]
         removed: list[str] = []
@@ -103,9 +111,34 @@ async def expendable(session: AsyncSession) -> list[Run]:
     return sorted(ended, key=lambda run: (run.state == SUCCEEDED, run.ended_at or run.created_at))
 
 
+def drop_exports(base: Path, excess_bytes: float) -> int:
+    """Remove old exports until `excess_bytes` are free, or none is left; returns how many bytes went."""
+    folder, gone = base / EXPORTS, 0
+    if excess_bytes <= 0 or folder.is_symlink() or not folder.is_dir():
+        return 0
+    aged = [(newest_change(place), place) for place in folder.iterdir() if not place.is_symlink()]
+    for changed, place in sorted(aged):
+        if gone >= excess_bytes or time.time() - changed < FRESH_S:
+            break
+        size = bytes_below([place]) if place.is_dir() else place.lstat().st_size
+        if place.is_dir():
+            shutil.rmtree(place, ignore_errors=True)
+        else:
+            place.unlink(missing_ok=True)
+        gone += size
+        log.warning("disk quota: removed the export %s, %.1f GiB", place.name, size / GIB)
+    return gone
+
+
+def newest_change(place: Path) -> float:
+    """When anything at or directly below `place` was written last, unix seconds."""
+    found = [place, *(place.iterdir() if place.is_dir() else ())]
+    return max((each.lstat().st_mtime for each in found), default=0.0)
+
+
 def places(base: Path) -> list[Path]:
-    """Where runs write."""
-    return [base / "runs", *(base / name for name in set(paths.STAGE_DIRS.values()))]
+    """Where runs and exports are written."""
+    return [base / "runs", base / EXPORTS, *(base / name for name in set(paths.STAGE_DIRS.values()))]
 
 
 def bytes_below(folders: Sequence[Path]) -> int:

@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Response
 
 from nanochat_client.types import Attempt, Page, ProblemItem, Run, RunCreate, RunPatch, RunState
+from nanochat_client.types.runs import RunRetry
 from server import models
 from server.deps import Read, ServicesDep, Write
 from server.runs import files, idempotency, repository, service
@@ -140,14 +141,23 @@ async def resume_run(run_id: str, response: Response, session: Write, services: 
 
 @router.post("/{run_id}/retry", status_code=202)
 async def retry_run(
-    run_id: str, response: Response, session: Write, services: ServicesDep, key: idempotency.Key = None
+    run_id: str,
+    response: Response,
+    session: Write,
+    services: ServicesDep,
+    body: RunRetry | None = None,
+    key: idempotency.Key = None,
 ) -> Run:
-    """A new run like this failed or cancelled one, from its last checkpoint. The answer is the new run."""
-    fresh = service.fresh_id()
-    if earlier := await idempotency.repeated(session, key, "POST /runs/retry", run_id, fresh):
+    """A new run like this failed or cancelled one, from its last checkpoint or the one that the body names.
+
+    The answer is the new run.
+    """
+    fresh, checkpoint = service.fresh_id(), (body or RunRetry()).checkpoint
+    said = run_id if checkpoint == "last" else f"{run_id} {checkpoint}"
+    if earlier := await idempotency.repeated(session, key, "POST /runs/retry", said, fresh):
         return _answer(await repository.get(session, earlier), response, created=True)
     old = await repository.get(session, run_id)
-    run = await service.retry(session, old, fresh)
+    run = await service.retry(session, old, fresh, checkpoint)
     announce(session, services.hub, run.id, services.reconciler.hint)
     return _answer(run, response, created=True)
 

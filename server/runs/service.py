@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import re
-
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from nanochat.stages import STAGES
 from nanochat_client.types import Blocked, Desired, ProblemItem, RunCreate, RunState
 from server.attempts import repository as attempts
 from server.attempts.inputs import filled, fitting
-from server.checkpoints import repository as checkpoints
 from server.ids import is_id, new_id
 from server.models import Run
 from server.problems import Conflict, Invalid
-from server.runs import repository
+from server.runs import repository, restart
 from server.runs.resolve import Resolved, check_tags, invalid, resolve
 from server.runs.states import CANCELLED, FAILED, LIVE, LOST, PAUSED, QUEUED, SUCCEEDED, TERMINAL, WAITING
 from server.webhooks import outbox
 from server.workers import repository as workers
 from server.workers.placement import place
 
-SELECTOR = re.compile(r"(last|best:[A-Za-z0-9_@/.-]{1,48}|step:[0-9]{1,18})")
-
 
 async def create(session: AsyncSession, body: RunCreate, run_id: str) -> Run:
     """Store a run that can run: `queued`, or `waiting` for its parent. Raises Invalid: nothing is stored."""
     check_tags(body.tags)
-    check_selector(body.checkpoint, "/checkpoint")
+    restart.check_selector(body.checkpoint, "/checkpoint")
     resolved = resolve(
         body.stage, body.config, body.overrides, body.gpus,
         name=body.name, offered=await workers.best_gpus(session),
@@ -101,13 +96,6 @@ async def say_blocked(session: AsyncSession, run: Run) -> None:
     await session.flush()
 
 
-def check_selector(selector: str, pointer: str) -> None:
-    """`last`, `best:<metric>` or `step:<n>`. Raises Invalid."""
-    if not SELECTOR.fullmatch(selector):
-        message = f"{selector!r} selects no checkpoint: use last, best:<metric> or step:<n>"
-        raise invalid([ProblemItem(pointer=pointer, message=message, nearest="last")], "invalid")
-
-
 async def _parent(session: AsyncSession, body: RunCreate) -> Run | None:
     if body.parent is None:
         if body.checkpoint != "last":
@@ -156,13 +144,10 @@ async def resume(session: AsyncSession, run: Run) -> None:
         run.desired, run.version = Desired.RUN, run.version + 1
 
 
-async def retry(session: AsyncSession, old: Run, run_id: str) -> Run:
-    """A new run like `old`, going on from its last checkpoint if it has one. Raises Conflict."""
+async def retry(session: AsyncSession, old: Run, run_id: str, checkpoint: str = "last") -> Run:
+    """A new run like `old`, going on from `checkpoint` of it. Raises Conflict, and Invalid without one."""
     _refuse(old, "retry", old.state not in (FAILED, CANCELLED))
-    config = dict(old.config)
-    last = await checkpoints.select(session, old.id, "last")
-    if "resume_from" in config and last is not None:
-        config["resume_from"] = last.path
+    config = await restart.config(session, old, checkpoint)
     parent = await session.get(Run, old.parent_id) if old.parent_id else None
     if parent is not None and parent.state in (FAILED, CANCELLED):
         raise Conflict(f"its parent {parent.id} is {parent.state}: retry that first", code="parent_failed")

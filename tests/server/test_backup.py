@@ -17,6 +17,15 @@ from server import backup, migrate
 from server.settings import Settings
 from tests.server.test_migrate import MOMENT, ROWS
 
+#: rows of the tables that later revisions added
+NEWER: dict[str, dict[str, Any]] = {
+    "webhooks": {"id": "h1", "url": "https://example.org", "name": "", "events": ["run.*"], "secret": "s"},
+    "webhook_deliveries": {
+        "id": "m1", "webhook_id": "h1", "type": "ping", "payload": {"a": 1}, "state": "pending", "tries": 0,
+    },
+    "alerts": {"id": "l1", "kind": "nan", "subject": "r1", "run_id": "r1", "message": "m"},
+}  # fmt: skip
+
 Content = dict[str, list[dict[str, Any]]]
 
 
@@ -47,6 +56,8 @@ def fill(url: str) -> None:
         connection.execute(known.tables["runs"].insert(), more)
         log = {"run_id": "r1", "first": 0, "last": 4, "attempt": 1, "data": b"\x00\xff{}"}
         connection.execute(known.tables["log_chunks"].insert(), log)
+        for name, values in NEWER.items():
+            connection.execute(known.tables[name].insert(), values | MOMENT)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -91,6 +102,23 @@ def test_a_file_that_is_cut_short_or_none_restores_nothing(tmp_path: Path) -> No
             backup.restore(target, file)
     migrate.upgrade(target)
     assert all(not rows for name, rows in content(target).items() if name != "alembic_version")
+
+
+def test_a_base_that_was_never_used_is_nothing_to_save(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    file, base = tmp_path / "saved.gz", tmp_path / "never"
+    urls = [f"sqlite+aiosqlite:///{base / 'nanochat.db'}", f"sqlite+aiosqlite:///{tmp_path / 'empty.db'}"]
+    (tmp_path / "empty.db").touch()
+    with request.getfixturevalue("postgres").database(migrated=False) as url:
+        for empty in (*urls, Settings(database_url=url).sqlalchemy_url):
+            with pytest.raises(backup.NothingThere, match="NANOCHAT_BASE_DIR"):
+                backup.backup(empty, file)
+    assert not file.exists() and not base.exists()
+    environ = {**os.environ, "NANOCHAT_BASE_DIR": str(base)}
+    command = [sys.executable, "-m", "server.backup", "backup", str(file)]
+    ended = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1 and ended.stderr.count("\n") == 1 and "nothing in" in ended.stderr
 
 
 def test_the_commands_save_restore_and_move(tmp_path: Path) -> None:

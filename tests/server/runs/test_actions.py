@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.server.fake_worker import FakeWorker, post_run, run_of, store_checkpoint, until
-from tests.services import Service
+from tests.services import Service, eventually
 
 sqlite_only = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -105,6 +105,54 @@ async def test_retry_is_a_new_run_from_the_old_ones_last_checkpoint(service: Ser
     assert worker.claim()["config"]["resume_from"] == "auto"
 
 
+async def test_retry_goes_on_from_the_checkpoint_that_was_chosen(service: Service) -> None:
+    worker = FakeWorker(service)
+    old = post_run(service, stage="base", config="debug_cpu", overrides={"tokenizer": "t"})
+    claim = worker.claim()
+    for step, bpb in ((50, 1.5), (100, 1.2), (150, 1.9)):
+        path = f"base_checkpoints/old/step_{step:06d}"
+        await store_checkpoint(service, old["id"], "base", path, step=step, **{"val/bpb": bpb})
+    worker.finish(claim, "failed", reason="nan_loss")
+    ids = {c["step"]: c["id"] for c in service.client.get(f"/runs/{old['id']}/checkpoints").json()["items"]}
+    url = f"/runs/{old['id']}/retry"
+
+    def resumes_from(**body: str) -> str:
+        answer = service.client.post(url, json=body)
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["config"]["resume_from"])
+
+    assert resumes_from(checkpoint="step:50") == "base_checkpoints/old/step_000050"
+    assert resumes_from(checkpoint="best:val/bpb") == "base_checkpoints/old/step_000100"
+    assert resumes_from(checkpoint=ids[100]) == "base_checkpoints/old/step_000100"
+    assert resumes_from(checkpoint="last") == resumes_from() == "base_checkpoints/old/step_000150"
+    assert resumes_from(checkpoint="none") == ""
+    for name, nearest in (
+        ("step:51", "step:150"),
+        ("cother", "step:150"),
+        ("best", "step:150"),
+        ("../x", "last"),
+    ):
+        answer = service.client.post(url, json={"checkpoint": name})
+        assert answer.status_code == 422, name
+        [item] = answer.json()["errors"]
+        assert (item["pointer"], item["nearest"]) == ("/checkpoint", nearest)
+    assert service.client.post(url, json={"step": 50}).status_code == 422
+    headers = {"idempotency-key": "k"}
+    statuses = [
+        service.client.post(url, json={"checkpoint": name}, headers=headers).status_code
+        for name in ("step:50", "step:50", "step:100")
+    ]
+    assert statuses == [202, 202, 409]
+
+
+async def test_a_stage_that_saves_nothing_in_between_is_retried_from_its_beginning(service: Service) -> None:
+    worker = FakeWorker(service)
+    old = post_run(service)
+    worker.finish(worker.claim(), "failed", reason="data_error")
+    assert service.client.post(f"/runs/{old['id']}/retry", json={"checkpoint": "step:1"}).status_code == 422
+    assert service.client.post(f"/runs/{old['id']}/retry", json={"checkpoint": "none"}).status_code == 202
+
+
 def test_patch_changes_what_is_about_a_run_under_its_version(service: Service) -> None:
     run = post_run(service)
     url, etag = f"/runs/{run['id']}", f'"{run["version"]}"'
@@ -120,6 +168,7 @@ def test_patch_changes_what_is_about_a_run_under_its_version(service: Service) -
 async def test_delete_removes_an_ended_run_and_its_files_only(service: Service) -> None:
     worker = FakeWorker(service)
     run, other = post_run(service), post_run(service)
+    eventually(lambda: len(worker.messages()) == 2)
     base = service.settings.base_dir
     for run_id in (run["id"], other["id"]):
         (base / "runs" / run_id / "attempt_1").mkdir(parents=True)

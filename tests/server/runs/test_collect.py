@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,25 @@ async def test_failed_runs_go_before_old_successes_and_only_as_many_as_needed(se
     assert await look(service, 250) == [old]
     assert await look(service, 50) == [newer]  # the newest success of a stage stays, quota or not
     assert left(service) == on_disk(service.settings.base_dir) == {newest}
+
+
+@sqlite_only
+async def test_old_exports_go_before_any_run(service: Service) -> None:
+    worker = FakeWorker(service)
+    failed, newest = ended(service, worker, "failed"), ended(service, worker)
+    exports = service.settings.base_dir / "exports"
+    for number, name in enumerate(("older", "old", "fresh")):
+        place = exports / name
+        place.mkdir(parents=True)
+        (place / "model.safetensors").write_bytes(b"x" * 100 * KIB)
+        if name != "fresh":
+            for changed in (place / "model.safetensors", place):
+                os.utime(changed, (number, number))
+    (exports / "link").symlink_to(service.settings.base_dir / "runs")
+    assert await look(service, 600) == []
+    assert await look(service, 450) == [] and {p.name for p in exports.iterdir()} == {"old", "fresh", "link"}
+    assert await look(service, 300) == [failed]
+    assert {p.name for p in exports.iterdir()} == {"fresh", "link"} and left(service) == {newest}
 
 
 @sqlite_only
