@@ -20,6 +20,7 @@ from nanochat_client.types import Desired, Reason
 from server.attempts import repository as attempts
 from server.attempts import service
 from server.attempts.leases import LeaseWatch
+from server.background import end
 from server.db import Database
 from server.live.hub import Hub
 from server.models import Attempt, Run
@@ -47,7 +48,9 @@ class Reconciler:
     ) -> None:
         self.settings, self.db, self.hub = settings, db, hub
         self.queue = WorkQueue(settings.redis_url)
-        self._collector = Collector(settings.base_dir, settings.disk_quota_gib, db, hub)
+        self._collector = Collector(
+            settings.base_dir, settings.disk_quota_gib, db, hub, settings.storage_url
+        )
         self._leases = LeaseWatch(settings.lease_s, clock)
         self._hint = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -59,10 +62,7 @@ class Reconciler:
 
     async def stop(self) -> None:
         await self._collector.stop()
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await end(self._task)
         self.queue.close()
 
     def hint(self) -> None:

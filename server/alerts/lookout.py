@@ -8,7 +8,6 @@ was down accuses nobody. Not covered: the disk of a server that has no worker on
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import time
@@ -22,6 +21,7 @@ from nanochat_client.types import AlertKind as Kind
 from nanochat_client.types import Reason
 from server.alerts import repository, rules
 from server.alerts.rules import GIB, Finding, LossWatch
+from server.background import Periodic
 from server.db import Database
 from server.live.hub import Hub
 from server.models import Alert, Attempt, Run, Worker
@@ -82,25 +82,14 @@ class Lookout:
         self._settings, self._db, self._hub, self._clock = settings, db, hub, clock
         self._followed: dict[str, _Followed] = {}
         self._started = self._swept = clock()
-        self._task: asyncio.Task[None] | None = None
+        self._looks = Periodic("alerts", settings.alert_every_s, self.look)
 
     async def start(self) -> None:
         if self._settings.alert_every_s:
-            self._task = asyncio.create_task(self._loop(), name="alerts")
+            await self._looks.start()
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-
-    async def _loop(self) -> None:
-        while True:
-            await asyncio.sleep(self._settings.alert_every_s)
-            try:
-                await self.look()
-            except Exception:
-                log.exception("alerts could not be looked for; trying again")
+        await self._looks.stop()
 
     async def look(self) -> None:
         """Raise what is new, clear what is over."""
@@ -153,6 +142,7 @@ class Lookout:
             items = await series.items(session, run.id, after, LAST)
             known.losses.see(_loss(item["values"][LOSS]) for _, item in items if LOSS in item["values"])
             known.seq = run.last_seq
+            await asyncio.sleep(0)  # requests between two runs
 
     # ------------------------------------------------------------ what is wrong now
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import sys
 import time
@@ -11,7 +10,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from server.background import end
 from server.db import Database
+from server.checkpoints import files
 from server.inference.catalog import Model, find
 from server.inference.engine_process import EngineProcess
 from server.inference.errors import OpenAIError, model_loading, model_not_found, model_unloaded, overloaded
@@ -117,10 +118,7 @@ class EngineManager:
 
     async def close(self) -> None:
         """End every engine."""
-        if self._idle_watch is not None:
-            self._idle_watch.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._idle_watch
+        await end(self._idle_watch)
         if loads := list(self._loads.values()):
             for load in loads:
                 load.cancel()
@@ -130,7 +128,7 @@ class EngineManager:
     # ------------------------------------------------------------ loading
 
     async def _load(self, model: Model) -> EngineProcess:
-        directory = self._directory(model)
+        directory = await self._directory(model)
         async with self._loading:
             await self._end(model.checkpoint_id, "it died")
             await self._make_room()
@@ -181,12 +179,9 @@ class EngineManager:
         taken = [loaded.place.gpu for loaded in self._engines.values() if loaded.place.gpu is not None]
         return place(here, self.settings.engine_gpu, taken)
 
-    def _directory(self, model: Model) -> Path:
-        try:
-            directory = model.directory(self.settings.base_dir)
-        except ValueError:
-            raise model_not_found(model.name) from None
-        if not directory.is_dir():
+    async def _directory(self, model: Model) -> Path:
+        directory = await files.directory(self.settings, model.path)
+        if directory is None:
             message = f"The files of model {model.name!r} are not on this host."
             raise OpenAIError(404, message, code="model_not_found", param="model")
         return directory

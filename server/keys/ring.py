@@ -7,7 +7,6 @@ revokes counts at once. The time of last use is written once a minute.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -19,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from nanochat_client.types.keys import USER, Scope
 from server import exposure
+from server.background import end
 from server.db import Database
 from server.keys import repository, secret
 from server.models import Key, now
@@ -112,9 +112,7 @@ class KeyRing:
         try:
             yield
         finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await end(task)
             await self._flush()
 
     async def _flush_again_and_again(self) -> None:

@@ -23,6 +23,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from nanochat import paths
+from server.background import Periodic
 from server.db import Database
 from server.live.hub import Hub
 from server.models import Alias, Checkpoint, Run
@@ -44,28 +45,20 @@ EXPORTS = "exports"
 class Collector:
     """Looks once a minute, in a task of its own: measuring many files takes time."""
 
-    def __init__(self, base_dir: Path, quota_gib: float, db: Database, hub: Hub) -> None:
+    def __init__(
+        self, base_dir: Path, quota_gib: float, db: Database, hub: Hub, storage_url: str = ""
+    ) -> None:
         self._base, self._quota_bytes = base_dir, int(quota_gib * GIB)
+        self._storage_url = storage_url
         self._db, self._hub = db, hub
-        self._task: asyncio.Task[None] | None = None
+        self._looks = Periodic("disk quota", EVERY_S, self.look)
 
     async def start(self) -> None:
         if self._quota_bytes:
-            self._task = asyncio.create_task(self._loop(), name="collect")
+            await self._looks.start()
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-
-    async def _loop(self) -> None:
-        while True:
-            try:
-                await self.look()
-            except Exception:
-                log.exception("the disk quota could not be looked after; trying again")
-            await asyncio.sleep(EVERY_S)
+        await self._looks.stop()
 
     async def look(self) -> list[str]:
         """Ids of the runs that were removed."""
@@ -97,7 +90,7 @@ class Collector:
                 announce(session, self._hub, run_id)
         except (Conflict, NotFound):  # somebody needs it since, or was quicker
             return False
-        await asyncio.to_thread(files.remove, self._base, run_id, stage)
+        await asyncio.to_thread(files.remove, self._base, run_id, stage, self._storage_url)
         return True
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nanochat_client.types import AlertKind as Kind
 from nanochat_client.types import RunState
+from server.background import end
 from server.inference.numbers import InferenceNumbers
 from server.system.host_numbers import HostNumbers
 
@@ -87,9 +87,7 @@ class Metrics:
         try:
             yield
         finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await end(task)
 
     async def _sample(self) -> None:
         while True:

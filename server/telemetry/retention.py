@@ -8,7 +8,6 @@ which the disk quota removes with their run.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 from datetime import timedelta
@@ -17,6 +16,7 @@ from sqlalchemy import delete, exists, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql import ColumnElement
 
+from server.background import Periodic
 from server.db import Database
 from server.models import LogChunk, MetricChunk, MetricHead, Run, now
 from server.problems import NotFound
@@ -45,25 +45,14 @@ class Retention:
             settings.keep_metrics_days,
             db,
         )
-        self._task: asyncio.Task[None] | None = None
+        self._looks = Periodic("retention", EVERY_S, self.look)
 
     async def start(self) -> None:
         if self._logs_days or self._metrics_days:
-            self._task = asyncio.create_task(self._loop(), name="retention")
+            await self._looks.start()
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-
-    async def _loop(self) -> None:
-        while True:
-            try:
-                await self.look()
-            except Exception:
-                log.exception("old logs and metrics could not be looked after; trying again")
-            await asyncio.sleep(EVERY_S)
+        await self._looks.stop()
 
     async def look(self) -> tuple[int, int]:
         """How many runs lost log, and how many lost points."""

@@ -21,6 +21,7 @@ from functools import partial
 import httpx
 
 from server.app_version import VERSION
+from server.background import Periodic, end
 from server.db import Database
 from server.models import Webhook, WebhookDelivery, now
 from server.settings import Settings
@@ -44,33 +45,21 @@ class Courier:
         self._db, self._resolve = db, resolve
         self._allowed = address.networks(settings.webhook_networks)
         self._busy: dict[str, asyncio.Task[None]] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._looks = Periodic("webhooks", EVERY_S, self.look)
         self._swept = time.monotonic()
 
     async def start(self) -> None:
-        self._task = asyncio.create_task(self._loop(), name="webhooks")
+        await self._looks.start()
 
     async def stop(self) -> None:
-        tasks = [task for task in (self._task, *self._busy.values()) if task is not None]
-        for task in tasks:
-            task.cancel()
-        for task in tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await self._looks.stop()
+        await end(*self._busy.values())
 
     async def check(self, url: str) -> None:
         """Raises Refused when nothing would ever be sent to `url`. A name without an address may get one."""
         with contextlib.suppress(OSError, TimeoutError, UnicodeError):
             async with asyncio.timeout(3):
                 await address.checked(address.check_url(url), self._allowed, self._resolve)
-
-    async def _loop(self) -> None:
-        while True:
-            try:
-                await self.look()
-            except Exception:
-                log.exception("webhooks could not be looked after; trying again")
-            await asyncio.sleep(EVERY_S)
 
     async def look(self) -> None:
         """Begin to send what is due; keep the record small."""
