@@ -48,9 +48,7 @@ class Reconciler:
     ) -> None:
         self.settings, self.db, self.hub = settings, db, hub
         self.queue = WorkQueue(settings.redis_url)
-        self._collector = Collector(
-            settings.base_dir, settings.disk_quota_gib, db, hub, settings.storage_url
-        )
+        self._collector = Collector(settings.base_dir, settings.disk_quota_gib, db, hub, settings.storage_url)
         self._leases = LeaseWatch(settings.lease_s, clock)
         self._hint = asyncio.Event()
         self._task: asyncio.Task[None] | None = None

@@ -71,6 +71,8 @@ class Settings(BaseSettings):
     """How long a request waits for its model to load before it is told `model_loading`."""
     engine_hang_s: float = Field(default=120.0, gt=0)
     """An engine that owes an answer and is silent this long is killed."""
+    storage_url: str = ""
+    """Where hosts share artefacts: s3://bucket/prefix, file:///mnt/x; empty: in one base directory."""
     disk_quota_gib: float = Field(default=0.0, ge=0)
     """Old runs go, with their files, when what runs have written is more than this; 0: never."""
     keep_logs_days: float = Field(default=0.0, ge=0)

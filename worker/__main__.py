@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import IO
 
+from nanochat.storage import Storage, StorageError
 from nanochat_client.types import WorkerRegister, WorkerRegistered
 from worker import locks, notes, processes
 from worker.api import Api, Away, Refused, insist
@@ -171,7 +172,8 @@ class Supervisor:
 
 def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s worker %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for talkative in ("httpx", "aiobotocore"):
+        logging.getLogger(talkative).setLevel(logging.WARNING)
     settings = WorkerSettings()
     if not settings.redis_url:
         print(
@@ -179,6 +181,12 @@ def main() -> int:
         )
         return 2
     settings.base_dir.mkdir(parents=True, exist_ok=True)
+    if settings.storage_url:
+        try:
+            Storage(settings.storage_url, settings.base_dir).check()
+        except StorageError as error:
+            print(f"worker: NANOCHAT_STORAGE_URL: {error}", file=sys.stderr)
+            return 2
     return Supervisor(settings).run()
 
 

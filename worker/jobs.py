@@ -14,9 +14,11 @@ import time
 from pathlib import Path
 
 from nanochat.paths import attempt_dir
+from nanochat.storage import Storage, StorageError
 from nanochat_client.types import Claim, Desired, Finish, Reason
 from worker import notes, processes
 from worker.api import Api, Away, Refused, insist
+from worker.artefacts import Fetch, Push, wait_for
 from worker.guard import Guard
 from worker.host import host_id
 from worker.launch import start
@@ -31,6 +33,8 @@ log = logging.getLogger(__name__)
 POLL_S = 0.05
 SHIP_AT_LEAVE_S = 5.0
 REPORT_S = 60.0
+#: a storage that is away when a trainer has ended is waited for so long
+PUSH_S = 600.0
 #: set by the slot before it forks: jobs of this process know their worker
 WORKER_ID = ""
 
@@ -93,6 +97,8 @@ class _Job:
         self._locks = Locks(settings.base_dir, host)
         self._guard = Guard(claim.lease_s, settings.grace_s, self._kill, self._left)
         self._lease = Lease(api, claim, self._guard)
+        self._storage = Storage(settings.storage_url, settings.base_dir) if settings.storage_url else None
+        self._push: Push | None = None
         self._told = False
         """The server has everything of this attempt, or wants nothing more of it."""
 
@@ -105,6 +111,7 @@ class _Job:
         self._locks.gpus(claim.gpus, self._keeps_waiting)
         self._guard.start()
         self._deliver_for_the_lost()
+        self._fetch_inputs()
         process, directory = start(claim, base, self._host)
         self._guard.trainer(process.pid)
         self._lease.started_at = time.monotonic()
@@ -112,10 +119,12 @@ class _Job:
             self._api, claim.attempt_id, claim.fence, directory, claim.log_acked, claim.events_acked
         )
         shipper.start()
+        self._start_push()
         why = self._supervise(process, shipper)
         self._kill()  # ranks that outlived torchrun
         self._guard.stop()
         self._locks.release()
+        self._push_the_rest()
         self._ship_the_rest(shipper)
         self._report(process.returncode, directory, why, shipper)
 
@@ -147,6 +156,34 @@ class _Job:
             shipper = Shipper(self._api, lost.attempt_id, fence, directory, heir=heir)
             shipper.start()
             self._ship_the_rest(shipper)
+
+    def _fetch_inputs(self) -> None:
+        """What other hosts have made and this one lacks. Raises StorageError."""
+        if self._storage is not None:
+            fetch = Fetch(self._storage, self._claim)
+            fetch.start()
+            wait_for(fetch, self._lease.renew)
+            if fetch.error is not None:
+                raise fetch.error
+
+    def _start_push(self) -> None:
+        if self._storage is not None:
+            self._push = Push(self._storage, self._claim, self._settings.base_dir)
+            self._push.start()
+
+    def _push_the_rest(self) -> None:
+        """Before the end is reported: whoever is started by it may read the checkpoint elsewhere."""
+        if self._push is None:
+            return
+        self._push.finish()
+        give_up_at = time.monotonic() + (SHIP_AT_LEAVE_S if self._asked.leave else PUSH_S)
+
+        def look() -> None:
+            self._lease.renew()
+            if self._lease.refused or time.monotonic() > give_up_at:
+                self._push.abandon()  # type: ignore[union-attr]
+
+        wait_for(self._push, look)
 
     def _supervise(self, process: subprocess.Popen[bytes], shipper: Shipper) -> str:
         """Wait for the trainer; stop it when somebody wants that. Returns why: "" when nobody did."""
@@ -195,7 +232,11 @@ class _Job:
         seconds = self._lease.seconds
         over = seconds if why == "time" else None
         how = Exit(code, asked=bool(why) or self._guard.fired, over_time_s=over)
-        self._finish(outcome(directory, how, claim.fence, seconds))
+        body = outcome(directory, how, claim.fence, seconds)
+        if self._push is not None and not self._push.complete:
+            text = f"its last checkpoints are on {self._host} only: the storage did not take them"
+            body = body.model_copy(update={"message": body.message or text})
+        self._finish(body)
 
     def _finish(self, body: Finish) -> None:
         claim = self._claim
@@ -215,6 +256,8 @@ def _why(error: Exception) -> tuple[Reason, str]:
     """Reason and message of a failure that is not the trainer's."""
     if isinstance(error, Busy):
         return Reason.GPU_LOST, str(error)
+    if isinstance(error, StorageError):
+        return Reason.DATA_ERROR, f"an input cannot be fetched: {error}"[:4000]
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Reason.DISK_FULL, f"cannot start: {error}"
     return Reason.INTERNAL, f"the worker broke: {type(error).__name__}: {error}"[:4000]

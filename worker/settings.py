@@ -32,6 +32,8 @@ class WorkerSettings(BaseSettings):
     """The server."""
     redis_url: str = ""
     """The queue; `nanochat up` sets it."""
+    storage_url: str = ""
+    """Storage that the hosts share artefacts through (s3://bucket/prefix, file:///mnt/x); empty: none."""
     worker_token: SecretStr = SecretStr("")
     """Secret for /internal; empty: the file worker.token in the base directory."""
     grace_s: float = Field(default=30.0, ge=0)

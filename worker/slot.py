@@ -20,6 +20,7 @@ from rq.exceptions import StopRequested
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
+from nanochat import storage
 from worker import jobs, processes
 from worker.settings import WorkerSettings
 
@@ -110,10 +111,13 @@ def _fork(attempt_id: str) -> int:
 def main(argv: list[str]) -> int:
     worker_id, queue_name = argv
     logging.basicConfig(level=logging.INFO, format="%(asctime)s slot %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for talkative in ("httpx", "aiobotocore"):
+        logging.getLogger(talkative).setLevel(logging.WARNING)
     processes.die_with_parent(signal.SIGTERM)
     settings = WorkerSettings()
     jobs.WORKER_ID = worker_id
+    if settings.storage_url:
+        storage.preload(settings.storage_url)
     connection = redis.Redis.from_url(settings.redis_url, health_check_interval=30)
 
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query
@@ -10,9 +9,9 @@ from fastapi.responses import Response, StreamingResponse
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from nanochat.paths import resolve_under
 from nanochat_client import types
 from nanochat_client.types import Page
+from server.checkpoints import files
 from server.checkpoints.archive import Archive, first_byte
 from server.checkpoints.lineage import lineage
 from server.checkpoints.views import checkpoint_view
@@ -87,11 +86,8 @@ async def download_checkpoint(
 ) -> Response:
     """The checkpoint's files as an uncompressed tar archive; `Range: bytes=N-` goes on with a part of it."""
     checkpoint, run = await _find(session, checkpoint_id)
-    try:
-        directory = resolve_under(services.settings.base_dir, checkpoint.path)
-    except ValueError:
-        directory = Path("/nonexistent")
-    if not directory.is_dir():
+    directory = await files.directory(services.settings, checkpoint.path)
+    if directory is None:
         raise NotFound(f"the files of checkpoint {checkpoint_id} are not on this host")
     name = f"{run.id}_step_{checkpoint.step:06d}"
     archive, etag = Archive(directory, name), f'"{checkpoint.sha256}"'

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from server.background import end
-from server.db import Database
 from server.checkpoints import files
+from server.db import Database
 from server.inference.catalog import Model, find
 from server.inference.engine_process import EngineProcess
 from server.inference.errors import OpenAIError, model_loading, model_not_found, model_unloaded, overloaded

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from nanochat import paths
+from server.checkpoints import files as checkpoints
 
 LINKS = ("latest.pt", "latest")
 
@@ -19,8 +20,8 @@ def places(base: Path, run_id: str, stage: str) -> list[Path]:
     return found
 
 
-def remove(base: Path, run_id: str, stage: str) -> None:
-    """Delete the run's attempt directories and artefacts, and links that pointed to them.
+def remove(base: Path, run_id: str, stage: str, storage_url: str = "") -> None:
+    """Delete the run's attempt directories and artefacts, here and in the storage, and links to them.
 
     Nothing outside `base` is touched: the id is checked to be a plain name and links are not followed.
     """
@@ -29,6 +30,7 @@ def remove(base: Path, run_id: str, stage: str) -> None:
             place.unlink()
         else:
             shutil.rmtree(place, ignore_errors=True)
+    checkpoints.forget(storage_url, base, run_id, stage)
     for link in [base / directory / name for directory in paths.STAGE_DIRS.values() for name in LINKS]:
         if link.is_symlink() and not link.exists():
             link.unlink(missing_ok=True)

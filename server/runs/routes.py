@@ -109,7 +109,8 @@ async def delete_run(run_id: str, services: ServicesDep, if_match: IfMatch = Non
         await idempotency.forget(session, run_id)
         announce(session, services.hub, run_id)
     # files go once the rows are gone for good: a crash in between leaves files, never rows without files
-    await asyncio.to_thread(files.remove, services.settings.base_dir, run_id, run.stage)
+    settings = services.settings
+    await asyncio.to_thread(files.remove, settings.base_dir, run_id, run.stage, settings.storage_url)
 
 
 @router.post("/{run_id}/cancel", status_code=202)

@@ -41,7 +41,7 @@ def start_worker(service: Service) -> Iterator[StartWorker]:
             [sys.executable, "-m", "worker"], env=worker_environment(service, **extra), start_new_session=True
         )
         started.append(process)
-        eventually(lambda: any(w["alive"] for w in service.client.get("/workers").json()["items"]), 20)
+        eventually(lambda: any(w["alive"] for w in service.client.get("/workers").json()["items"]), 60)
         return process
 
     yield start
