@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from pydantic import SecretStr
 
-from server import docs_page, middleware, problems, tokens, web
+from server import docs_page, document, middleware, problems, tokens, web
 from server import tracing as traces
 from server.alerts.lookout import Lookout
 from server.alerts.routes import router as alerts
@@ -87,6 +87,7 @@ def create_app(settings: Settings) -> FastAPI:
         inference, workers, system, attempts, keys, webhooks, alerts,
     ):  # fmt: skip
         app.include_router(router)
+    document.install(app)
     docs_page.install(app)
     web.install(app)
     numbers = metrics.install(app)

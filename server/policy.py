@@ -112,6 +112,10 @@ class Policy:
         method = "GET" if method == "HEAD" else method
         return [scopes for name, scopes in self._fitting(path) if name == method] or None
 
+    def methods(self, path: str) -> list[str]:
+        """What may be sent to the path, in order."""
+        return sorted({method for method, _ in self._fitting(path) if method != "WS"})
+
     def knows(self, path: str) -> bool:
         """Whether the path exists, for some other method perhaps."""
         return next(self._fitting(path), None) is not None

@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 from nanochat.configurator import ConfigError, PresetError
 from nanochat_client.types import ProblemDocument, ProblemItem
 from server.inference.errors import error_body
+from server.policy import Policy
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -86,6 +87,7 @@ def openai_error(status: int, message: str, code: str) -> JSONResponse:
 
 def install(app: FastAPI) -> None:
     """Register the handlers."""
+    known = Policy()
 
     @app.exception_handler(ServiceError)
     async def _service(request: Request, error: ServiceError) -> JSONResponse:
@@ -114,7 +116,9 @@ def install(app: FastAPI) -> None:
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
         code = TITLES.get(error.status_code, "error").lower().replace(" ", "_")
         answer = problem(request, error.status_code, code, str(error.detail))
-        answer.headers.update(error.headers or {})  # Allow, of a 405
+        answer.headers.update(error.headers or {})
+        if error.status_code == 405:  # the router knows the methods of one route, not of all on this path
+            answer.headers["allow"] = ", ".join(known.methods(request.url.path))
         return answer
 
     @app.exception_handler(Exception)

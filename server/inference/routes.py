@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
-from pydantic import BaseModel
 
 from server import problems
 from server.deps import Read, Services, ServicesDep
@@ -55,13 +54,10 @@ def _refusal(request: Request, error: OpenAIError) -> Response:
     return answer
 
 
-def _documented(model: type[BaseModel]) -> dict[str, Any]:
-    """The body's schema for OpenAPI; it is parsed by hand so that errors take OpenAI's shape."""
-    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-    schema.pop("$defs", None)
-    return {
-        "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}
-    }
+#: the body is parsed by hand, so that errors take OpenAI's shape; server/document.py describes it
+BY_HAND: dict[str, Any] = {
+    "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}
+}
 
 
 # ---------------------------------------------------------------- models
@@ -117,13 +113,13 @@ def _view(model: catalog.Model, engine: EngineProcess | None) -> dict[str, Any]:
 # ---------------------------------------------------------------- generation
 
 
-@router.post("/v1/chat/completions", openapi_extra=_documented(ChatRequest), response_model=None)
+@router.post("/v1/chat/completions", openapi_extra=BY_HAND, response_model=None)
 async def chat_completions(request: Request, services: ServicesDep) -> Response:
     """Answer a conversation, whole or as server-sent events (`stream`)."""
     return await _answer(request, services, await body.read(request, ChatRequest))
 
 
-@router.post("/v1/completions", openapi_extra=_documented(CompletionRequest), response_model=None)
+@router.post("/v1/completions", openapi_extra=BY_HAND, response_model=None)
 async def completions(request: Request, services: ServicesDep) -> Response:
     """Continue text or token ids; several prompts are answered at once."""
     return await _answer(request, services, await body.read(request, CompletionRequest))
@@ -170,7 +166,7 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
 # ---------------------------------------------------------------- tokens
 
 
-@router.post("/tokenize", openapi_extra=_documented(TokenizeRequest))
+@router.post("/tokenize", openapi_extra=BY_HAND)
 async def tokenize(request: Request, services: ServicesDep) -> dict[str, Any]:
     """Ids of a text, or of messages as chat renders them; special tokens written in them stay text."""
     asked = await body.read(request, TokenizeRequest)
@@ -180,7 +176,7 @@ async def tokenize(request: Request, services: ServicesDep) -> dict[str, Any]:
     return {"ids": ids, "count": len(ids), "max_model_len": engine.context}
 
 
-@router.post("/detokenize", openapi_extra=_documented(DetokenizeRequest))
+@router.post("/detokenize", openapi_extra=BY_HAND)
 async def detokenize(request: Request, services: ServicesDep) -> dict[str, Any]:
     """Text of token ids."""
     asked = await body.read(request, DetokenizeRequest)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from fastapi.responses import PlainTextResponse
@@ -14,10 +14,13 @@ from server.reports import service
 from server.runs import repository as runs
 
 router = APIRouter(tags=["reports"])
+AS_TEXT: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/markdown": {"schema": {"type": "string"}}}}
+}
 Format = Annotated[Literal["json", "text"], Query(description="text: Markdown alone")]
 
 
-@router.get("/runs/{run_id}/report", response_model=Report)
+@router.get("/runs/{run_id}/report", response_model=Report, responses=AS_TEXT)
 async def run_report(run_id: str, session: Read, format: Format = "json") -> Report | PlainTextResponse:
     """What the run and those it starts from did, and what their models can do; in a pipeline, all of it."""
     run = await runs.get(session, run_id)
@@ -26,7 +29,7 @@ async def run_report(run_id: str, session: Read, format: Format = "json") -> Rep
     return _answer(await service.report(session, name, await service.around(session, run)), format)
 
 
-@router.get("/pipelines/{pipeline_id}/report", response_model=Report)
+@router.get("/pipelines/{pipeline_id}/report", response_model=Report, responses=AS_TEXT)
 async def pipeline_report(
     pipeline_id: str, session: Read, format: Format = "json"
 ) -> Report | PlainTextResponse:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import orjson
 from fastapi import APIRouter, Query
@@ -24,9 +24,10 @@ router.include_router(internal)
 Offset = Annotated[int, Query(ge=0, lt=2**62)]
 Step = Annotated[int, Query(ge=-1, lt=2**62)]
 NEVER_BELOW = 1000
+AS_TEXT: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
 
 
-@router.get("/runs/{run_id}/logs", response_model=LogPage)
+@router.get("/runs/{run_id}/logs", response_model=LogPage, responses=AS_TEXT)
 async def get_logs(
     run_id: str,
     session: Read,
