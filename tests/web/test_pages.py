@@ -49,6 +49,8 @@ def test_every_page_opens_without_a_fault_and_fits_the_window(
     paths = [
         "/",
         "/runs",
+        "/runs/new?config=stable_26gb",
+        f"/compare?runs={','.join(run['id'] for run in runs if run['step'])}",
         "/system",
         "/chat",
         f"/pipelines/{seeded['done']}",
@@ -159,20 +161,40 @@ def test_a_bad_value_is_explained_at_its_field_and_the_nearest_one_is_a_click_aw
     service: Service, host: seed.Host, visit: Any
 ) -> None:
     page = visit().open("/runs")
-    page.get_by_role("button", name="New run").click()
+    page.get_by_role("link", name="New run").click()
     page.get_by_label("Preset").select_option("debug_cpu")
-    page.get_by_role("button", name="Add a field").click()
-    page.get_by_label("Field", exact=True).fill("depth")
-    page.get_by_label("Value: depth").fill("-3")
-    page.get_by_role("button", name="Start the run").click()
+    page.get_by_label("depth", exact=True).fill("-3")
     expect(page.get_by_role("alert")).to_contain_text("depth")
-    assert service.client.get("/runs").json()["items"] == []
     page.get_by_role("button", name="Use 1").click()
-    expect(page.get_by_label("Value: depth")).to_have_value("1")
+    expect(page.get_by_label("depth", exact=True)).to_have_value("1")
+    expect(page.get_by_role("alert")).to_have_count(0)
+    expect(page.get_by_text("Memory of each GPU")).to_be_visible()
     page.get_by_role("button", name="Start the run").click()
     page.wait_for_url(re.compile("/ui/runs/r"))
     made = service.client.get("/runs").json()["items"]
     assert [run["config"]["depth"] for run in made] == [1]
+
+
+def test_a_copy_of_a_run_differs_in_what_was_changed(service: Service, host: seed.Host, visit: Any) -> None:
+    body = {"stage": "base", "config": "debug_cpu", "overrides": {"depth": 3}}
+    first = service.client.post("/runs", json=body).json()
+    page = visit().open(f"/runs/{first['id']}")
+    page.get_by_role("link", name="Duplicate with changes").click()
+    expect(page.get_by_label("depth", exact=True)).to_have_value("3")
+    page.get_by_role("searchbox", name="Find a field").fill("seed")
+    page.get_by_label("seed", exact=True).fill("7")
+    page.get_by_role("button", name="Start the run").click()
+    page.wait_for_url(lambda url: "/ui/runs/r" in url and first["id"] not in url)
+    second = service.client.get("/runs").json()["items"][0]
+    assert second["preset"] == "debug_cpu"
+    assert {key for key, value in second["config"].items() if value != first["config"][key]} == {"seed"}
+
+
+def test_a_batch_that_does_not_fit_is_made_smaller_with_one_click(host: seed.Host, visit: Any) -> None:
+    page = visit().open("/runs/new?config=stable_26gb")
+    expect(page.get_by_text("It does not fit.")).to_be_visible()  # made for 32 GB, and here are 24
+    page.get_by_role("button", name=re.compile("^Use device_batch_size")).click()
+    expect(page.get_by_text("It fits.")).to_be_visible()
 
 
 def test_pausing_is_offered_while_it_runs_and_resuming_afterwards(

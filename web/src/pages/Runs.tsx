@@ -38,10 +38,11 @@ export function RunsPage() {
   };
   const onSort = (column: Column) => setSort(sort.column === column ? { column, up: !sort.up } : { column, up: column !== "created" });
   const compare = () => chosen.size > 0 && navigate(`/compare?runs=${[...chosen].join(",")}`);
-  const here = rows[current];
+  const at = Math.min(current, rows.length - 1); // a filter may have taken rows away
+  const here = rows[at];
   useKeys({
-    j: () => setCurrent(Math.min(rows.length - 1, current + 1)),
-    k: () => setCurrent(Math.max(0, current - 1)),
+    j: () => setCurrent(Math.min(rows.length - 1, at + 1)),
+    k: () => setCurrent(Math.max(0, at - 1)),
     Enter: () => here && navigate(`/runs/${here.id}`),
     x: () => here && choose(here.id),
     c: compare,
@@ -73,7 +74,11 @@ export function RunsPage() {
           aria-label={t.runs.search}
           value={text}
           onChange={(event) => setText(event.target.value)}
-          onKeyDown={(event) => event.key === "Escape" && search.current?.blur()}
+          onKeyDown={(event) => {
+            if (event.key !== "Enter") return;
+            search.current?.blur(); // the keys are commands again, and the next Enter opens the first match
+            setCurrent(0);
+          }}
         />
         <Filter label={t.runs.filterState} value={state} onChange={(value) => filter({ state: value })} options={[["active", t.runs.active], ...Object.entries(t.state)]} />
         <Filter label={t.runs.filterStage} value={stage} onChange={(value) => filter({ stage: value })} options={(stages.data?.items ?? []).map(({ name }) => [name, name])} />
@@ -95,7 +100,7 @@ export function RunsPage() {
               tools={{
                 sort,
                 onSort,
-                current,
+                current: at,
                 chosen,
                 onChoose: choose,
                 onTag: (name) => filter({ tag: name }),

@@ -20,7 +20,6 @@ export const en = {
     goHome: "Go to the start page",
     loading: "Loading…",
     retry: "Try again",
-    more: "Show more",
     brokePage: "This page broke. Reload it; what runs on the service is not affected.",
   },
   signIn: {

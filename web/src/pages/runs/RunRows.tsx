@@ -33,7 +33,7 @@ export function RunRows({ runs, tools }: { runs: readonly Run[]; tools?: Tools }
   // where the list begins in the page, for a window that scrolls
   useLayoutEffect(() => setTop((box.current?.getBoundingClientRect().top ?? 0) + scrollY), [wide]);
   const height = wide ? ROW_PX : CARD_PX;
-  const rows = useWindowVirtualizer({ count: runs.length, estimateSize: () => height, overscan: 12, scrollMargin: top });
+  const rows = useWindowVirtualizer({ count: runs.length, estimateSize: () => height, overscan: 6, scrollMargin: top });
   useEffect(() => rows.measure(), [height, rows]);
   const current = tools?.current ?? -1;
   useEffect(() => {

@@ -8,6 +8,7 @@ import { t } from "../../texts";
 
 const [WIDTH, HEIGHT, POINTS] = [72, 20, 40];
 const LIVE_MS = 10_000;
+const PASSED_MS = 150;
 
 export function Sparkline({ run }: { run: Run }) {
   const key = mainMetric(Object.keys(run.summary));
@@ -17,7 +18,12 @@ export function Sparkline({ run }: { run: Run }) {
     enabled: key !== undefined,
     staleTime: live ? LIVE_MS : Infinity,
     refetchInterval: live ? LIVE_MS : false,
-    queryFn: async () => (await getMetrics(run.id, { keys: key as string, max_points: POINTS })).series[0] ?? null,
+    queryFn: async ({ signal }) => {
+      // a row that is only scrolled past asks for nothing
+      await new Promise((resolve) => setTimeout(resolve, PASSED_MS));
+      signal.throwIfAborted();
+      return (await getMetrics(run.id, { keys: key as string, max_points: POINTS })).series[0] ?? null;
+    },
   });
   const points = data ? path(data.x, data.y) : "";
   return (

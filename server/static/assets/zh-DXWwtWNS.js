@@ -1,1 +1,0 @@
-import{t as e}from"./en-B9_6XfiN.js";var t=e;export{t as zh};

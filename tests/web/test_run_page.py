@@ -1,0 +1,87 @@
+"""The charts and the log of a run that goes on while one looks at it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import httpx
+
+from tests.services import Service, eventually
+from tests.web import seed
+from tests.web.test_pages import expect
+
+STEPS = 6000
+
+
+def long_run(service: Service, host: seed.Host) -> seed.Trainer:
+    """A live run with more steps than a chart is sent at first."""
+    body = {"stage": "tokenizer", "name": "long"}
+    trainer = seed.Trainer(host, service.client.post("/runs", json=body).json()["id"])
+    trainer.events({"kind": "phase", "phase": "train", "step": 0, "steps": 2 * STEPS})
+    for first in range(0, STEPS, 1000):
+        trainer.steps(first, first + 1000, 2 * STEPS)
+    return trainer
+
+
+def drag(page: Any, start: float, end: float) -> None:
+    """Over the first chart, from one share of its width to another."""
+    box = page.locator(".u-over").first.bounding_box()
+    y = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + start * box["width"], y)
+    page.mouse.down()
+    page.mouse.move(box["x"] + end * box["width"], y, steps=4)
+    page.mouse.up()
+
+
+def test_a_zoom_asks_for_detail_stays_while_data_streams_in_and_goes(
+    service: Service, host: seed.Host, visit: Any
+) -> None:
+    trainer = long_run(service, host)
+    visitor = visit()
+    asked: list[httpx.URL] = []
+    visitor.page.on("request", lambda request: asked.append(httpx.URL(request.url)))
+    page = visitor.open(f"/runs/{trainer.run_id}")
+    expect(page.get_by_text("5,999 / 12,000")).to_be_visible()
+    drag(page, 0.4, 0.6)
+    reset = page.get_by_role("button", name="Show all")
+    expect(reset).to_be_visible()
+    parts = eventually(lambda: [url.params for url in asked if "first" in url.params])
+    assert abs(int(parts[0]["first"]) - 0.4 * STEPS) < 0.02 * STEPS
+    assert abs(int(parts[0]["last"]) - 0.6 * STEPS) < 0.02 * STEPS
+    trainer.steps(STEPS, STEPS + 20, 2 * STEPS)
+    expect(page.get_by_text("6,019 / 12,000")).to_be_visible()
+    expect(reset).to_be_visible()
+    page.get_by_label("X axis").select_option("tokens")  # the same part on another axis
+    page.locator(".u-over").first.hover()
+    expect(page.get_by_text("M tokens").first).to_be_visible()
+    reset.click()
+    expect(reset).to_have_count(0)
+    assert visitor.faults == []
+
+
+def test_the_crosshair_is_shared(service: Service, host: seed.Host, visit: Any) -> None:
+    trainer = long_run(service, host)
+    page = visit().open(f"/runs/{trainer.run_id}")
+    page.locator(".u-over").first.hover()
+    readings = page.locator("figcaption").get_by_text(re.compile(r"^step \d"))
+    eventually(lambda: readings.count() >= 4)
+    steps = [int(text.removeprefix("step ")) for text in readings.all_inner_texts()]
+    assert max(steps) - min(steps) < STEPS / 100, "every chart reads the point it has that is nearest"
+
+
+def test_earlier_lines_of_a_long_log_come_when_asked_for(
+    service: Service, host: seed.Host, visit: Any
+) -> None:
+    body = {"stage": "tokenizer", "name": "talks"}
+    trainer = seed.Trainer(host, service.client.post("/runs", json=body).json()["id"])
+    for first in range(0, 20_000, 5000):
+        trainer.log("".join(f"line {number:06d} {'x' * 70}\n" for number in range(first, first + 5000)))
+    page = visit().open(f"/runs/{trainer.run_id}")
+    log = page.get_by_role("log", name="Log")
+    expect(log).to_contain_text("line 019999")
+    page.get_by_role("searchbox", name="Search the log").fill("line 000007")
+    expect(page.get_by_text("no match")).to_be_visible()
+    page.get_by_role("button", name="Earlier lines").click()
+    expect(page.get_by_text("1 of 1")).to_be_visible()
+    assert log.locator("div > div > div").count() < 200, "only what is in sight is in the page"

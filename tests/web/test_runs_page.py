@@ -1,0 +1,93 @@
+"""The table of runs: ten thousand of them, by keyboard, and over each other."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from typing import Any
+
+from tests.services import Service
+from tests.web.test_pages import expect
+
+MANY = 10_000
+
+
+def moment(second: int) -> str:
+    return f"2026-01-01 {second // 3600:02d}:{second // 60 % 60:02d}:{second % 60:02d}.000000"
+
+
+def many_runs(service: Service, template: str) -> None:
+    """Copies of a run that ended, one second apart."""
+    with sqlite3.connect(service.settings.base_dir / "nanochat.db") as database:
+        database.row_factory = sqlite3.Row
+        row = dict(database.execute("select * from runs where id = ?", [template]).fetchone())
+        names = ",".join(row)
+        marks = ",".join(f":{name}" for name in row)
+        rows = [
+            row | {"id": f"r{number:010d}", "name": f"copy {number}", "pipeline_id": None, "config": "{}",
+                   "summary": json.dumps({"train/loss": float(number)}),
+                   "created_at": moment(number)}
+            for number in range(MANY)
+        ]  # fmt: skip
+        database.executemany(f"insert into runs ({names}) values ({marks})", rows)
+
+
+def test_ten_thousand_runs_are_searched_sorted_and_scrolled(
+    service: Service, seeded: dict[str, Any], visit: Any
+) -> None:
+    many_runs(service, seeded["failed"])
+    visitor = visit()
+    page = visitor.open("/runs")
+    expect(page.get_by_role("link", name="copy 9999")).to_be_visible()
+    page.get_by_role("button", name="Loss").click()
+    expect(page.get_by_text(f"{MANY + 10:,} runs")).to_be_visible()
+    expect(page.get_by_role("link", name="copy 0", exact=True)).to_be_visible()
+    page.get_by_role("button", name="Loss").click()
+    expect(page.get_by_role("link", name="copy 9999")).to_be_visible()
+    assert page.get_by_role("row").count() < 60, "only what is in sight is in the page"
+    page.get_by_role("searchbox", name="Search runs").fill("copy 4321")
+    expect(page.get_by_text("1 runs")).to_be_visible()
+    assert visitor.faults == []
+
+
+def test_the_keyboard_walks_opens_chooses_and_searches(seeded: dict[str, Any], visit: Any) -> None:
+    page = visit().open("/runs")
+    page.get_by_role("link", name="two GPUs wanted").wait_for()
+    for key in "jjjj":
+        page.keyboard.press(key)
+    page.keyboard.press("x")
+    page.keyboard.press("k")
+    page.keyboard.press("x")
+    expect(page.get_by_role("button", name="Compare 2")).to_be_visible()
+    page.keyboard.press("/")
+    expect(page.get_by_role("searchbox", name="Search runs")).to_be_focused()
+    page.keyboard.type("broken")
+    expect(page.get_by_text("1 runs")).to_be_visible()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile(f"/ui/runs/{seeded['failed']}"))
+
+
+def test_a_tag_is_given_and_finds_its_runs(service: Service, seeded: dict[str, Any], visit: Any) -> None:
+    page = visit().open(f"/runs/{seeded['failed']}")
+    page.get_by_role("button", name="Edit tags").click()
+    page.get_by_label("Tags, comma-separated").fill("night, broken")
+    page.get_by_role("button", name="Save").click()
+    page.get_by_role("link", name="night").click()
+    expect(page.get_by_text("1 runs")).to_be_visible()
+    assert service.client.get(f"/runs/{seeded['failed']}").json()["tags"] == ["night", "broken"]
+
+
+def test_runs_are_laid_over_each_other_with_their_differences(
+    service: Service, seeded: dict[str, Any], visit: Any
+) -> None:
+    runs = [run for run in service.client.get("/runs").json()["items"] if run["step"]]
+    base, sft = (next(run for run in runs if run["stage"] == stage) for stage in ("base", "sft"))
+    page = visit().open(f"/compare?runs={base['id']},{sft['id']}")
+    loss = page.get_by_role("figure", name=re.compile("^Loss"))
+    expect(loss).to_have_attribute("aria-label", re.compile("demo-base.*demo-sft"))
+    expect(page.get_by_role("row").filter(has_text="num_iterations")).to_be_visible()
+    expect(
+        page.get_by_role("region", name="Results").get_by_role("row").filter(has_text="Loss")
+    ).to_be_visible()
