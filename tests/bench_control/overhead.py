@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import psutil
 from nanochat.paths import repo_dir
 from tests.faults.campaign import Campaign, running
 from tests.faults.cluster import Cluster
+from tests.services import eventually
 
 #: about a minute of steps as the demo's: two ranks on two cores
 CONFIG: dict[str, Any] = {
@@ -31,6 +33,7 @@ CONFIG: dict[str, Any] = {
     "sample_every": 0, "core_metric_every": 0, "save_every": 50,
 }  # fmt: skip
 SAMPLE_S = 0.25
+LOOK_S = 2.0
 
 
 class Meter(threading.Thread):
@@ -47,7 +50,8 @@ class Meter(threading.Thread):
     def _look(self) -> None:
         family = self._cluster.family()
         for name in ("queue", "server"):
-            self._note(psutil.Process(self._cluster.parts[name].pid), name)
+            with suppress(psutil.NoSuchProcess):
+                self._note(psutil.Process(self._cluster.parts[name].pid), name)
         for name, found in (("worker", family.worker), ("guard", family.guards)):
             for process in found:
                 self._note(process, name)
@@ -85,12 +89,14 @@ def through_the_service(campaign: Campaign) -> dict[str, float]:
     body = {
         "stage": "base",
         "parent": campaign.tokenizer,
-        "gpus": 2,
-        "overrides": {**CONFIG, "data": str(campaign.corpus)},
+        "overrides": {**CONFIG, "processes": 2, "data": str(campaign.corpus)},
     }
-    run = cluster.until(str(cluster.post("/runs", body)["id"]), "succeeded", "failed", timeout_s=900)
-    assert run["state"] == "succeeded", run
-    return meter.stop()
+    run_id = str(cluster.post("/runs", body)["id"])
+    # whoever asks all the time would be most of what the server does
+    eventually(lambda: cluster.run(run_id)["state"] in ("succeeded", "failed"), 900, LOOK_S)
+    found = meter.stop()
+    assert (run := cluster.run(run_id))["state"] == "succeeded", run
+    return found
 
 
 def alone(campaign: Campaign, number: int) -> float:
