@@ -124,6 +124,8 @@ class Worker(Base):
     __tablename__ = "workers"
     id: Mapped[str] = mapped_column(String(16), primary_key=True)
     host_id: Mapped[str] = mapped_column(String(64), unique=True)
+    key_id: Mapped[str | None] = mapped_column(String(16))
+    """The key it registered with; null: the worker token."""
     host: Mapped[str] = mapped_column(String(255))
     name: Mapped[str] = mapped_column(String(255))
     slots: Mapped[int]

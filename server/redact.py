@@ -1,4 +1,4 @@
-"""Secrets stay out of the log: keys, sessions, bearer tokens, passwords in URLs, and the secrets of settings.
+"""Secrets stay out of the log: keys, sessions, tokens, secrets of webhooks and settings, passwords in URLs.
 
 Works on the finished text, so that tracebacks and other people's loggers are covered. Not covered: a secret
 that somebody prints in pieces, and what trainers print (their environment holds no secret of the service).
@@ -16,6 +16,7 @@ MASK = "***"
 PATTERNS = (
     (re.compile(r"\b(nck_[0-9A-Za-z]{1,16}_)[0-9A-Za-z_-]{8,}"), r"\1" + MASK),
     (re.compile(r"(?i)\b(bearer\s+)(?!nck_)[^\s\"',;]{8,}"), r"\1" + MASK),
+    (re.compile(r"\b(whsec_)[0-9A-Za-z+/=]{8,}"), r"\1" + MASK),
     (re.compile(r"(nanochat_session=)[^\s;\"']+"), r"\1" + MASK),
     (re.compile(r"(://[^\s/:@]*:)[^\s@]+(@)"), r"\1" + MASK + r"\2"),
 )

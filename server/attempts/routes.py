@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
 from nanochat_client.types import Beat, BeatAnswer, Claim, ClaimRequest, Desired, Finish, Finished, RunState
 from server.attempts import service
 from server.db import after_commit
 from server.deps import ServicesDep, Write
+from server.problems import NotFound
 from server.runs.changes import announce
 from server.tokens import WorkerOnly
+from server.workers import binding
+from server.workers.binding import OwnAttempt
 
-router = APIRouter(prefix="/internal/attempts", tags=["internal"], dependencies=[WorkerOnly])
+router = APIRouter(prefix="/internal/attempts", tags=["internal"], dependencies=[WorkerOnly, OwnAttempt])
 
 
 @router.post("/{attempt_id}/claim")
-async def claim(attempt_id: str, body: ClaimRequest, session: Write, services: ServicesDep) -> Claim:
+async def claim(
+    attempt_id: str, body: ClaimRequest, request: Request, session: Write, services: ServicesDep
+) -> Claim:
     """Ask for an attempt; 409 `not_claimable` means: take the next message."""
+    with contextlib.suppress(NotFound):  # said below, when the attempt is found
+        await binding.check_worker(session, body.worker_id, binding.key_of(request))
     granted = await service.claim(session, attempt_id, body.worker_id, services.settings.lease_s)
     announce(session, services.hub, granted.run_id, services.reconciler.hint)
     after_commit(session, partial(services.engines.gpus_claimed, body.worker_id, granted.gpus))

@@ -78,6 +78,10 @@ class KeyRing:
             return None
         return self._caller(key, text)
 
+    async def has_workers(self) -> bool:
+        """Whether there are keys with the scope `worker`, beside the worker token."""
+        return any(Scope.WORKER in key.scopes for key in (await self._known()).values())
+
     def forget(self) -> None:
         """Read the table again before the next answer."""
         self._read_at = -FRESH_S

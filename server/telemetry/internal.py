@@ -14,8 +14,9 @@ from server.problems import ServiceError
 from server.runs.changes import announce
 from server.telemetry import ingest
 from server.tokens import WorkerOnly
+from server.workers.binding import OwnAttempt
 
-router = APIRouter(prefix="/internal/attempts", tags=["internal"], dependencies=[WorkerOnly])
+router = APIRouter(prefix="/internal/attempts", tags=["internal"], dependencies=[WorkerOnly, OwnAttempt])
 Offset = Annotated[int, Query(ge=0, lt=2**62)]
 Fence = Annotated[int, Query(ge=0, lt=2**31)]
 Heir = Annotated[str | None, Query(max_length=16)]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
 from nanochat_client.types import Page, Worker, WorkerBeat, WorkerRegister, WorkerRegistered
 from server.deps import Read, ServicesDep, Write
 from server.runs.changes import announce
 from server.tokens import WorkerOnly
-from server.workers import repository, service
+from server.workers import binding, repository, service
 
 router = APIRouter()
 SYSTEM = "system"
@@ -21,10 +21,10 @@ async def list_workers(session: Read) -> Page[Worker]:
 
 
 @router.post("/internal/workers", tags=["internal"], dependencies=[WorkerOnly])
-async def register(body: WorkerRegister, services: ServicesDep) -> WorkerRegistered:
+async def register(body: WorkerRegister, request: Request, services: ServicesDep) -> WorkerRegistered:
     """Sent when a worker starts, and again when a beat is answered with 404."""
     async with services.db.write() as session:
-        worker = await service.register(session, body)
+        worker = await service.register(session, body, binding.key_of(request))
     async with services.db.write() as session:  # apart from the first: runs are locked before workers
         for run_id in await service.bury(session, worker.id, body.live_attempts):
             announce(session, services.hub, run_id)
@@ -38,6 +38,9 @@ async def register(body: WorkerRegister, services: ServicesDep) -> WorkerRegiste
 @router.post(
     "/internal/workers/{worker_id}/beat", status_code=204, tags=["internal"], dependencies=[WorkerOnly]
 )
-async def beat(worker_id: str, body: WorkerBeat, session: Write, services: ServicesDep) -> None:
+async def beat(
+    worker_id: str, body: WorkerBeat, request: Request, session: Write, services: ServicesDep
+) -> None:
     """Sent every 2 s. 404 `unknown_worker`: register again."""
+    await binding.check_worker(session, worker_id, binding.key_of(request))
     await service.beat(session, worker_id, body.stats)

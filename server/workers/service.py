@@ -11,15 +11,21 @@ from server.attempts import service
 from server.ids import new_id
 from server.models import Attempt, Worker, now
 from server.runs.states import LIVE, QUEUED
-from server.workers import repository
+from server.workers import binding, repository
 
 
-async def register(session: AsyncSession, body: WorkerRegister) -> Worker:
-    """The row of this host: the same one however often its worker restarts."""
+async def register(session: AsyncSession, body: WorkerRegister, key_id: str | None = None) -> Worker:
+    """The row of this host: the same one however often its worker restarts.
+
+    `key_id`: the key it showed. Raises Conflict when the host is somebody else's.
+    """
     worker = (await session.scalars(select(Worker).where(Worker.host_id == body.host_id))).one_or_none()
     if worker is None:
         worker = Worker(id=new_id("w"), host_id=body.host_id)
         session.add(worker)
+    else:
+        await binding.may_register(session, worker, key_id)
+    worker.key_id = key_id
     worker.host, worker.name, worker.slots = body.host, body.name, body.slots
     worker.gpus = [gpu.model_dump(mode="json") for gpu in body.gpus]
     worker.registered_at = worker.seen_at = now()
