@@ -18,6 +18,7 @@ from server.checkpoints.evaluations import router as evaluations
 from server.checkpoints.routes import router as checkpoints
 from server.db import Database
 from server.deps import Services
+from server.gangs.routes import router as gangs
 from server.inference.engines import EngineManager
 from server.inference.routes import router as inference
 from server.keys.ring import KeyRing
@@ -84,7 +85,7 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     for router in (
         stages, plans, runs, pipelines, telemetry, live, checkpoints, evaluations, reports,
-        inference, workers, system, attempts, keys, webhooks, alerts,
+        inference, workers, system, attempts, gangs, keys, webhooks, alerts,
     ):  # fmt: skip
         app.include_router(router)
     document.install(app)

@@ -90,6 +90,9 @@ class Run(Base):
     optional: Mapped[bool] = mapped_column(default=False, server_default=false())
     """Its pipeline succeeds without it."""
     gpus: Mapped[int]
+    nodes: Mapped[int] = mapped_column(default=1, server_default="1")
+    """Workers it spreads over; `gpus` is the sum."""
+    min_nodes: Mapped[int] = mapped_column(default=1, server_default="1")
     blocked: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     attempt: Mapped[int] = mapped_column(default=0)
     max_restarts: Mapped[int] = mapped_column(default=0)
@@ -129,6 +132,8 @@ class Worker(Base):
     host: Mapped[str] = mapped_column(String(255))
     name: Mapped[str] = mapped_column(String(255))
     slots: Mapped[int]
+    address: Mapped[str] = mapped_column(String(255), default="", server_default="")
+    """Where other nodes reach it; empty: they do not."""
     gpus: Mapped[list[Any]] = mapped_column(default=list)
     stats: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     registered_at: Mapped[datetime] = mapped_column(default=now)
@@ -154,6 +159,11 @@ class Attempt(Base):
     seconds: Mapped[float] = mapped_column(Float(53), default=0.0, server_default="0")
     """How long its trainer worked, on its worker's clock."""
     gpus: Mapped[list[Any]] = mapped_column(default=list)
+    nodes: Mapped[int] = mapped_column(default=1, server_default="1")
+    endpoint: Mapped[str | None] = mapped_column(String(300))
+    """Where its nodes meet, once all are there."""
+    resume_from: Mapped[str | None] = mapped_column(Text)
+    """The checkpoint that all of them go on from."""
     log_acked: Mapped[int] = mapped_column(BigInteger, default=0)
     events_acked: Mapped[int] = mapped_column(BigInteger, default=0)
     reason: Mapped[str | None] = mapped_column(String(32))
@@ -170,6 +180,21 @@ class Attempt(Base):
     beat_at: Mapped[datetime | None]
     """Last renewal of the lease."""
     ended_at: Mapped[datetime | None]
+
+
+class Member(Base):
+    """A node of an attempt beside the first one, which is the attempt's own worker."""
+
+    __tablename__ = "members"
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    attempt_id: Mapped[str] = mapped_column(ForeignKey("attempts.id", ondelete="CASCADE"), index=True)
+    node: Mapped[int]
+    worker_id: Mapped[str] = mapped_column(ForeignKey("workers.id"))
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    gpus: Mapped[list[Any]] = mapped_column(default=list)
+    beat_at: Mapped[datetime | None]
+    reason: Mapped[str | None] = mapped_column(String(32))
+    message: Mapped[str | None] = mapped_column(Text)
 
 
 class LogChunk(Base):

@@ -22,6 +22,8 @@ from server.attempts import service
 from server.attempts.leases import LeaseWatch
 from server.background import end
 from server.db import Database
+from server.gangs import repository as gangs
+from server.gangs import service as gang_service
 from server.live.hub import Hub
 from server.models import Attempt, Run
 from server.problems import NotFound
@@ -50,6 +52,7 @@ class Reconciler:
         self.queue = WorkQueue(settings.redis_url)
         self._collector = Collector(settings.base_dir, settings.disk_quota_gib, db, hub, settings.storage_url)
         self._leases = LeaseWatch(settings.lease_s, clock)
+        self._node_leases = LeaseWatch(settings.lease_s, clock)
         self._hint = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._queue_away = False
@@ -76,7 +79,8 @@ class Reconciler:
 
     async def look(self) -> None:
         """Every step once. What one step could not do is tried again at the next look."""
-        for step in (self._follow_parents, self._end_silent, self._settle, self._send):
+        ends = (self._end_silent, self._end_silent_nodes)
+        for step in (self._follow_parents, *ends, self._settle, self._send):
             try:
                 await step()
             except Exception:
@@ -116,6 +120,16 @@ class Reconciler:
                     log.warning("run %s, attempt %d: %s", run.id, attempt.number, message)
                     announce(session, self.hub, run.id, self.hint)
 
+    async def _end_silent_nodes(self) -> None:
+        """The same for the further nodes of a run: node 0 hears of it with its next renewal."""
+        async with self.db.read() as session:
+            joined = [member for member, _ in await gangs.holding(session) if member.beat_at is not None]
+        for member_id in self._node_leases.expired(joined):
+            async with self.db.write() as session:
+                message = f"it was silent for more than {self.settings.lease_s:g} s"
+                if await gang_service.lose(session, member_id, message):
+                    log.warning("node %s: %s", member_id, message)
+
     async def _settle(self) -> None:
         """Runs left in a state on the way to another: lost ones, and queued ones that should not run."""
         async with self.db.read() as session:
@@ -141,9 +155,9 @@ class Reconciler:
         for planned in todo:
             with contextlib.suppress(NotFound):  # deleted in the meantime
                 async with self.db.write() as session:
-                    send = await dispatch.write(session, planned)
+                    sends = await dispatch.write(session, planned)
                     announce(session, self.hub, planned.run_id)
-                if send is not None and not await self._enqueue(send):
+                if not all([await self._enqueue(send) for send in sends]):
                     return  # the queue is away: the attempt stays unsent and is tried at the next look
 
     async def _enqueue(self, send: dispatch.Send) -> bool:

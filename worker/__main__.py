@@ -22,7 +22,7 @@ from nanochat.storage import Storage, StorageError
 from nanochat_client.types import WorkerRegister, WorkerRegistered
 from worker import locks, notes, processes
 from worker.api import Api, Away, Refused, insist
-from worker.host import Host, host_id
+from worker.host import Host, address, host_id
 from worker.salvage import LOST_WITH_ITS_WORKER, salvage
 from worker.settings import WorkerSettings
 
@@ -125,6 +125,7 @@ class Supervisor:
             name=platform.node() or "localhost",
             slots=self.count,
             gpus=self.gpus,
+            address=address(self.settings),
             live_attempts=live,
         )
         return api.register(body)

@@ -21,6 +21,8 @@ from nanochat_client.types import (
     ClaimRequest,
     Finish,
     Finished,
+    Gathered,
+    Gathering,
     HostStats,
     WorkerBeat,
     WorkerRegister,
@@ -73,6 +75,18 @@ class Api:
     def finish(self, attempt_id: str, body: Finish) -> Finished:
         return self._call(Finished, "POST", f"/attempts/{attempt_id}/finish", body)
 
+    def gather(self, attempt_id: str, body: Gathering) -> Gathered:
+        return self._call(Gathered, "POST", f"/attempts/{attempt_id}/gather", body)
+
+    def join(self, member_id: str, worker_id: str) -> Claim:
+        return self._call(Claim, "POST", f"/members/{member_id}/join", ClaimRequest(worker_id=worker_id))
+
+    def beat_node(self, member_id: str) -> Gathered:
+        return self._call(Gathered, "POST", f"/members/{member_id}/beat", None)
+
+    def finish_node(self, member_id: str, body: Finish) -> None:
+        self._send("POST", f"/members/{member_id}/finish", body)
+
     def ship(
         self, attempt_id: str, fence: int, kind: str, offset: int, data: bytes, heir: str | None = None
     ) -> int:
@@ -86,14 +100,18 @@ class Api:
         answer = self._send(method, f"/attempts/{attempt_id}/{kind}", data, params)
         return Acked.model_validate_json(answer.content).acked
 
-    def _call(self, kind: type[Answer], method: str, path: str, body: BaseModel) -> Answer:
+    def _call(self, kind: type[Answer], method: str, path: str, body: BaseModel | None) -> Answer:
         return kind.model_validate_json(self._send(method, path, body).content)
 
     def _send(
-        self, method: str, path: str, body: BaseModel | bytes, params: dict[str, int | str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: BaseModel | bytes | None,
+        params: dict[str, int | str] | None = None,
     ) -> httpx.Response:
         raw = isinstance(body, bytes)
-        content = body if isinstance(body, bytes) else body.model_dump_json().encode()
+        content = body if isinstance(body, bytes) else body.model_dump_json().encode() if body else b""
         headers = {"content-type": "application/octet-stream" if raw else "application/json"}
         try:
             answer = self._http.request(method, path, content=content, headers=headers, params=params)

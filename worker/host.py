@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import shutil
+import socket
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 
@@ -24,6 +27,23 @@ def host_id(settings: WorkerSettings) -> str:
     machine = Path("/etc/machine-id")
     identity = machine.read_text().strip() if machine.exists() else psutil.boot_time()
     return "h" + hashlib.sha256(f"{identity}:{settings.base_dir.resolve()}".encode()).hexdigest()[:12]
+
+
+def address(settings: WorkerSettings) -> str:
+    """Where other nodes reach this host: as configured, else the address that leads to the server.
+
+    Empty for a server on this machine: nobody else could use a loopback address.
+    """
+    if settings.node_address:
+        return settings.node_address
+    parts = urlsplit(settings.url)
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:  # connecting sends nothing
+            probe.connect((parts.hostname or "", parts.port or 80))
+            found = str(probe.getsockname()[0])
+    except OSError:
+        return ""
+    return "" if ipaddress.ip_address(found).is_loopback else found
 
 
 class Host:

@@ -19,9 +19,10 @@ from nanochat_client.types import Claim, Desired, Finish, Reason
 from worker import notes, processes
 from worker.api import Api, Away, Refused, insist
 from worker.artefacts import Fetch, Push, wait_for
+from worker.gang import MEMBER, Together, gather, run_node
 from worker.guard import Guard
 from worker.host import host_id
-from worker.launch import start
+from worker.launch import Meeting, start
 from worker.lease import Lease
 from worker.locks import Busy, Locks
 from worker.outcome import Exit, outcome
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 POLL_S = 0.05
 SHIP_AT_LEAVE_S = 5.0
 REPORT_S = 60.0
+BROKEN_S = 3.0
 #: a storage that is away when a trainer has ended is waited for so long
 PUSH_S = 600.0
 #: set by the slot before it forks: jobs of this process know their worker
@@ -40,13 +42,16 @@ WORKER_ID = ""
 
 
 def run_attempt(attempt_id: str) -> None:
-    """Run one attempt, if it is still to be run."""
+    """Run one attempt, or a further node of one, if it is still to be run."""
     settings = WorkerSettings()
     host = host_id(settings)
     asked = _Asked()
     signal.signal(signal.SIGTERM, asked.to_leave)
     processes.die_with_parent(signal.SIGTERM)
     api = Api(settings.url, settings.token())
+    if attempt_id.startswith(MEMBER):
+        run_node(settings, host, api, attempt_id, WORKER_ID, lambda: asked.leave)
+        return
     try:
         claim = insist(lambda: api.claim(attempt_id, WORKER_ID), lambda: asked.leave)
     except (Refused, Away) as error:
@@ -112,7 +117,9 @@ class _Job:
         self._guard.start()
         self._deliver_for_the_lost()
         self._fetch_inputs()
-        process, directory = start(claim, base, self._host)
+        if (meeting := self._gather()) is None:
+            return
+        process, directory = start(self._claim, base, self._host, *meeting)
         self._guard.trainer(process.pid)
         self._lease.started_at = time.monotonic()
         shipper = Shipper(
@@ -166,6 +173,18 @@ class _Job:
             if fetch.error is not None:
                 raise fetch.error
 
+    def _gather(self) -> tuple[Meeting, ...] | None:
+        """Where the other nodes are met, nothing for a run of one node; None: they did not come."""
+        if self._claim.nodes == 1:
+            return ()
+        found = gather(self._api, self._claim, self._settings, self._storage, self._keeps_waiting)
+        if isinstance(found, Together):
+            self._claim = found.claim
+            return (found.meeting,)
+        log.info("run %s, attempt %d: %s", self._claim.run_id, self._claim.number, found)
+        self._finish(Finish(fence=self._claim.fence, outcome="stopped", message=found))
+        return None
+
     def _start_push(self) -> None:
         if self._storage is not None:
             self._push = Push(self._storage, self._claim, self._settings.base_dir)
@@ -192,7 +211,8 @@ class _Job:
             self._lease.renew()
             now = time.monotonic()
             if not why and (why := self._reason_to_stop(shipper)):
-                kill_at = now + self._settings.grace_s
+                # ranks that wait for one that is gone cannot save any more
+                kill_at = now + (BROKEN_S if self._lease.broken else self._settings.grace_s)
                 process.send_signal(signal.SIGTERM)  # torchrun forwards it; the trainer saves and leaves
             if now >= kill_at:
                 self._kill()
@@ -206,6 +226,8 @@ class _Job:
             return "worker leaves"
         if self._lease.wanted != Desired.RUN:
             return str(self._lease.wanted)
+        if self._lease.broken:
+            return "another node is gone"
         if self._guard.fired:
             return "lease"
         return "time" if self._lease.over_time else ""

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from nanochat.allocator import with_huge_pages
@@ -16,6 +17,8 @@ from nanochat.stages import STAGES
 from nanochat_client.types import Claim
 from worker.processes import die_with_parent
 
+#: how long a node waits for the others: they may have a checkpoint to fetch
+JOIN_S = 600
 #: what a trainer inherits; everything else (tokens, database URLs) stays out of its environment
 ALLOWED = (
     "PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "TZ", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "CUDA_HOME",
@@ -23,19 +26,38 @@ ALLOWED = (
     "NANOCHAT_DTYPE", "NANOCHAT_COMPILE", "NANOCHAT_UP",
     "SSL_CERT_FILE", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY",
 )  # fmt: skip
-ALLOWED_PREFIXES = ("HF_", "NCCL_", "TORCH_", "CUDA_MODULE_", "WANDB_")
+ALLOWED_PREFIXES = ("GLOO_", "HF_", "NCCL_", "TORCH_", "CUDA_MODULE_", "WANDB_")
 
 
-def argv(claim: Claim, config: Path) -> list[str]:
+@dataclass(frozen=True)
+class Meeting:
+    """Where the nodes of an attempt meet. `address`: of this node; the lowest one is node 0."""
+
+    endpoint: str
+    address: str
+
+
+def argv(claim: Claim, config: Path, meeting: Meeting | None = None) -> list[str]:
     """The command of an attempt; torchrun for distributed stages, one rank included."""
     stage = STAGES[claim.stage]
     if not stage.distributed:
         return [sys.executable, "-m", stage.script, "--config", str(config)]
     return [
         sys.executable,
-        *("-m", "torch.distributed.run", "--standalone", "--max-restarts", "0"),
+        *("-m", "torch.distributed.run", "--max-restarts", "0"),
+        *(_rendezvous(claim, meeting) if meeting else ["--standalone"]),
         *("--nproc-per-node", str(claim.processes)),
         *("-m", stage.script, "--config", str(config)),
+    ]
+
+
+def _rendezvous(claim: Claim, meeting: Meeting) -> list[str]:
+    """torchrun's own rendezvous: node 0 keeps the store, and nodes are numbered by their addresses."""
+    conf = f"is_host={int(claim.node == 0)},join_timeout={JOIN_S},read_timeout={JOIN_S}"
+    return [
+        *("--nnodes", str(claim.nodes), "--rdzv-backend", "c10d", "--rdzv-conf", conf),
+        *("--rdzv-endpoint", meeting.endpoint, "--rdzv-id", f"{claim.run_id}-{claim.number}"),
+        *("--local-addr", meeting.address),
     ]
 
 
@@ -59,18 +81,22 @@ def environment(
     }
 
 
-def start(claim: Claim, base_dir: Path, host: str = "") -> tuple[subprocess.Popen[bytes], Path]:
+def start(
+    claim: Claim, base_dir: Path, host: str = "", meeting: Meeting | None = None
+) -> tuple[subprocess.Popen[bytes], Path]:
     """Write the exact config and start the trainer in a session of its own.
 
     Returns the process and the attempt's directory. Raises OSError (disk full, read-only).
     """
     directory = attempt_dir(base_dir, claim.run_id, claim.number)
+    if claim.node:  # the base directory may be shared with node 0
+        directory /= f"node_{claim.node}"
     directory.mkdir(parents=True, exist_ok=True)
     config = directory / "config.json"
     config.write_text(json.dumps(claim.config, indent=1))
     with (directory / "run.log").open("ab") as log:
         process = subprocess.Popen(
-            argv(claim, config),
+            argv(claim, config, meeting),
             cwd=repo_dir(),
             env=environment(claim, base_dir, directory, os.environ, host),
             stdin=subprocess.DEVNULL,

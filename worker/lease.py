@@ -25,6 +25,8 @@ class Lease:
         self.wanted = claim.desired
         self.refused = False
         """Somebody else has the attempt now."""
+        self.broken = False
+        """Another node of the attempt is gone."""
 
     @property
     def seconds(self) -> float:
@@ -51,4 +53,5 @@ class Lease:
             self.refused = True
             return
         self.wanted, self._movable = answer.desired, answer.movable
+        self.broken = answer.broken
         self._guard.renewed(now, answer.movable)

@@ -34,6 +34,8 @@ class WorkerSettings(BaseSettings):
     """The queue; `nanochat up` sets it."""
     storage_url: str = ""
     """Storage that the hosts share artefacts through (s3://bucket/prefix, file:///mnt/x); empty: none."""
+    node_address: str = Field(default="", max_length=255)
+    """Where other workers reach this host, for runs over several nodes; empty: found by way of the server."""
     worker_token: SecretStr = SecretStr("")
     """Secret for /internal; empty: the file worker.token in the base directory."""
     grace_s: float = Field(default=30.0, ge=0)

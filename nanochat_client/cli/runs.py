@@ -28,6 +28,10 @@ def run(
     parent: Annotated[str | None, typer.Option(metavar="ID", help="Start from this run's model.")] = None,
     checkpoint: Annotated[str, typer.Option(help="Of the parent: last, best:<metric>, step:<n>.")] = "last",
     gpus: Annotated[int | None, typer.Option(min=0, max=64)] = None,
+    nodes: Annotated[int, typer.Option(min=1, max=64, help="Workers to spread over, all or none.")] = 1,
+    min_nodes: Annotated[
+        int | None, typer.Option(min=1, help="Go on with so few, when others are lost.")
+    ] = None,
     name: Annotated[str | None, typer.Option()] = None,
     priority: Annotated[int, typer.Option(min=-100, max=100, help="Higher ones start first.")] = 0,
     max_restarts: Annotated[int, typer.Option(min=0, max=100, help="After lost workers and crashes.")] = 3,
@@ -54,6 +58,8 @@ def run(
                 parent=parent,
                 checkpoint=checkpoint,
                 gpus=gpus if gpus is not None else implied_gpus,
+                nodes=nodes,
+                min_nodes=min_nodes,
                 priority=priority,
                 max_restarts=max_restarts,
                 max_duration_s=max_duration,

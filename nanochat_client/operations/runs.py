@@ -18,6 +18,8 @@ def create_run(
     parent: str | None = None,
     checkpoint: str = "last",
     gpus: int | None = None,
+    nodes: int = 1,
+    min_nodes: int | None = None,
     priority: int = 0,
     max_restarts: int = 3,
     max_duration_s: float | None = None,
@@ -32,6 +34,8 @@ def create_run(
         parent=parent,
         checkpoint=checkpoint,
         gpus=gpus,
+        nodes=nodes,
+        min_nodes=min_nodes,
         priority=priority,
         max_restarts=max_restarts,
         max_duration_s=max_duration_s,
@@ -98,9 +102,13 @@ def resume_run(run_id: str) -> Operation[types.Run]:
     return post(f"/runs/{segment(run_id)}/resume", types.Run)
 
 
-def retry_run(run_id: str) -> Operation[types.Run]:
-    """A new run with the settings of one that has ended."""
-    return post(f"/runs/{segment(run_id)}/retry", types.Run, creates=True)
+def retry_run(run_id: str, *, checkpoint: str = "last") -> Operation[types.Run]:
+    """A new run with the settings of one that has ended, going on from `checkpoint` of it.
+
+    `checkpoint`: last, best:<metric>, step:<n>, an id, or none (from the beginning).
+    """
+    body = {"checkpoint": checkpoint}
+    return post(f"/runs/{segment(run_id)}/retry", types.Run, body, creates=True)
 
 
 def attempts(run_id: str) -> Operation[types.Page[types.Attempt]]:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from nanochat_client.types.evaluations import Report as Report
     from nanochat_client.types.evaluations import ReportCell as ReportCell
     from nanochat_client.types.evaluations import ReportRow as ReportRow
+    from nanochat_client.types.gangs import Gathered as Gathered
+    from nanochat_client.types.gangs import Gathering as Gathering
+    from nanochat_client.types.gangs import MemberState as MemberState
     from nanochat_client.types.hosts import Gpu as Gpu
     from nanochat_client.types.hosts import GpuProcess as GpuProcess
     from nanochat_client.types.hosts import GpuStats as GpuStats
@@ -83,6 +86,7 @@ _TOPICS = {
     "alerts": "Alert AlertKind",
     "checkpoints": "Artefact Checkpoint Lineage LineageStep Promotion",
     "evaluations": "Evaluation Report ReportCell ReportRow",
+    "gangs": "Gathered Gathering MemberState",
     "hosts": "Gpu GpuProcess GpuStats HostStats System Worker",
     "internal": (
         "Acked Beat BeatAnswer Claim ClaimRequest Earlier Finish Finished WorkerBeat "

@@ -20,6 +20,8 @@ class WorkerRegister(Request):
     name: str
     slots: int = Field(ge=1, le=256)
     gpus: list[Gpu] = []
+    address: str = Field(default="", max_length=255)
+    """Where other nodes reach this host; empty: it takes part in no run over several nodes."""
     live_attempts: list[str] = []
 
 
@@ -58,7 +60,11 @@ class Claim(Wire):
     gpus: list[int]
     """Indices of the GPUs granted; empty: CPU."""
     processes: int
-    """Ranks to start."""
+    """Ranks to start on this node."""
+    nodes: int = 1
+    """Nodes of the attempt; they gather before their trainers start."""
+    node: int = 0
+    """Which of them this is; the first one writes events and checkpoints."""
     desired: Desired
     lease_s: float
     seconds_left: float | None = None
@@ -80,6 +86,8 @@ class Beat(Request):
 
 class BeatAnswer(Wire):
     desired: Desired
+    broken: bool = False
+    """Another node of the attempt is gone: stop the trainer, the run goes on from its last checkpoint."""
     movable: bool
     """Another host could go on with the run: without a renewal for 0.8 of the lease, stop the trainer."""
     lease_s: float

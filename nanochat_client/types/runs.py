@@ -71,6 +71,10 @@ class RunCreate(Request):
     """Which checkpoint of the parent: last, best:<metric> or step:<n>."""
     gpus: int | None = Field(default=None, ge=0, le=64)
     """GPUs to use; absent: what the preset implies, else one if there is one."""
+    nodes: int = Field(default=1, ge=1, le=64)
+    """Workers that the run spreads over, all of them or none; `gpus` is the sum."""
+    min_nodes: int | None = Field(default=None, ge=1, le=64)
+    """Once it has run, it may go on with so few when others are lost; absent: never fewer than `nodes`."""
     priority: int = Field(default=0, ge=-100, le=100)
     max_restarts: int = Field(default=3, ge=0, le=100)
     """Times the run goes on by itself after a lost worker, a killed process or a lost GPU."""
@@ -81,8 +85,8 @@ class RunCreate(Request):
 
 class RunRetry(Request):
     checkpoint: str = Field(default="last", max_length=64)
-    """Which one of the old run to go on from: last (none is fine), best:<metric>, step:<n>, a checkpoint's id,
-    or none: from the beginning."""
+    """Which one of the old run to go on from: last (none is fine), best:<metric>, step:<n>, a checkpoint's
+    id, or none: from the beginning."""
 
 
 class RunPatch(Request):
@@ -110,6 +114,7 @@ class Run(Wire):
     optional: bool = False
     """Its pipeline succeeds without it."""
     gpus: int
+    nodes: int = 1
     blocked: Blocked | None = None
     attempt: int
     """Number of the current or last attempt; 0 before the first."""
@@ -139,6 +144,9 @@ class Attempt(Wire):
     fence: int = 0
     """Grows with every claim; who writes under an older one is refused."""
     gpus: list[int] = []
+    """Of its first node."""
+    nodes: int = 1
+    """Workers that took part."""
     seconds: float = 0.0
     """How long its trainer worked, as its worker measured it."""
     renewed_at: datetime | None = None

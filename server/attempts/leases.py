@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from server.models import Attempt
+from server.models import Attempt, Member
 
 #: a gap between two looks longer than this is time in which we were deaf; it counts as one look
 LONGEST_LOOK_S = 5.0
@@ -35,7 +35,7 @@ class LeaseWatch:
         self._listened_s = 0.0
         """How long we have listened, all in all: the clock of the leases."""
 
-    def expired(self, live: Iterable[Attempt]) -> list[str]:
+    def expired(self, live: Iterable[Attempt | Member]) -> list[str]:
         """Ids of the attempts in `live` (all there are) whose lease has run out. Call it every second."""
         now = self._clock()
         gap = now - self._looked

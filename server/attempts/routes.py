@@ -36,10 +36,12 @@ async def claim(
 @router.post("/{attempt_id}/beat")
 async def beat(attempt_id: str, body: Beat, session: Write, services: ServicesDep) -> BeatAnswer:
     """Renew the lease and learn what is wanted."""
-    run, changed, movable = await service.beat(session, attempt_id, body)
+    run, changed, movable, broken = await service.beat(session, attempt_id, body)
     if changed:
         announce(session, services.hub, run.id)
-    return BeatAnswer(desired=Desired(run.desired), movable=movable, lease_s=services.settings.lease_s)
+    return BeatAnswer(
+        desired=Desired(run.desired), movable=movable, broken=broken, lease_s=services.settings.lease_s
+    )
 
 
 @router.post("/{attempt_id}/finish")

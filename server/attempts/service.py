@@ -8,12 +8,14 @@ from __future__ import annotations
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from nanochat.stages import STAGES
 from nanochat_client.types import Beat, Blocked, Claim, Desired, Earlier, Finish, Reason, RunState
-from server.attempts import repository
+from server.attempts import placing, repository
 from server.attempts.inputs import filled
-from server.models import Attempt, Run, Worker, now
-from server.problems import Conflict, NotFound
+from server.attempts.placing import not_claimable
+from server.gangs import repository as gangs
+from server.gangs.service import broken, verdict
+from server.models import Attempt, Run, now
+from server.problems import NotFound
 from server.runs import repository as runs
 from server.runs.states import (
     CANCELLED,
@@ -42,20 +44,20 @@ async def claim(session: AsyncSession, attempt_id: str, worker_id: str, lease_s:
     try:
         attempt, run = await repository.get(session, attempt_id)
     except NotFound as error:  # its run was deleted while the message waited
-        raise _not_claimable(error.detail) from None
+        raise not_claimable(error.detail) from None
     worker = await workers.get(session, worker_id, lock=True)
     adopted = attempt.state in LIVE and attempt.adoptable and attempt.worker_id == worker.id
     if not adopted:
         if attempt.state != QUEUED or attempt.number != run.attempt:
-            raise _not_claimable(f"attempt {attempt_id} is {attempt.state}")
+            raise not_claimable(f"attempt {attempt_id} is {attempt.state}")
         if run.state != QUEUED or run.desired != Desired.RUN:
-            raise _not_claimable(f"run {run.id} is {run.state} and {run.desired} is wanted")
+            raise not_claimable(f"run {run.id} is {run.state} and {run.desired} is wanted")
     config = await filled(session, run)
     if isinstance(config, Blocked):
         if not adopted:
-            raise _not_claimable(config.message)
+            raise not_claimable(config.message)
         config = dict(run.config)  # it runs already; what it was given is in its directory
-    gpus = list(attempt.gpus) if adopted else await _free_gpus(session, worker, run.gpus)
+    gpus = list(attempt.gpus) if adopted else await placing.free_gpus(session, worker, placing.share(run))
     fence = attempt.fence + 1
     state = RunState(attempt.state) if adopted else STARTING
     granted = await session.execute(
@@ -74,11 +76,11 @@ async def claim(session: AsyncSession, attempt_id: str, worker_id: str, lease_s:
         .execution_options(synchronize_session=False)
     )
     if granted.first() is None:
-        raise _not_claimable(f"attempt {attempt_id} was claimed by another worker")
+        raise not_claimable(f"attempt {attempt_id} was claimed by another worker")
     if not adopted:
         started = run.started_at or now()
         if not await runs.move(session, run.id, STARTING, started_at=started):
-            raise _not_claimable(f"run {run.id} is {run.state}")
+            raise not_claimable(f"run {run.id} is {run.state}")
     return Claim(
         attempt_id=attempt.id,
         run_id=run.id,
@@ -88,7 +90,8 @@ async def claim(session: AsyncSession, attempt_id: str, worker_id: str, lease_s:
         name=run.name,
         config=config,
         gpus=gpus,
-        processes=ranks(run),
+        processes=placing.ranks(run),
+        nodes=attempt.nodes,
         desired=Desired(run.desired),
         lease_s=lease_s,
         seconds_left=await _seconds_left(session, run),
@@ -110,48 +113,26 @@ async def _seconds_left(session: AsyncSession, run: Run) -> float | None:
     return max(0.0, run.max_duration_s - spent)
 
 
-def ranks(run: Run) -> int:
-    """Processes to start: one per GPU, else what the config asks for."""
-    if not STAGES[run.stage].distributed:
-        return 1
-    return run.gpus or int(run.config["processes"])
-
-
-async def _free_gpus(session: AsyncSession, worker: Worker, count: int) -> list[int]:
-    load = (await workers.loads(session)).get(worker.id, workers.Load())
-    busy = load.busy_gpus()
-    free = [gpu["index"] for gpu in worker.gpus if gpu["index"] not in busy]
-    if len(free) < count:
-        raise _not_claimable(f"worker {worker.name} has {len(free)} free GPU(s), the run needs {count}")
-    if len(load.live) >= worker.slots:
-        raise _not_claimable(f"worker {worker.name} has no free slot")
-    return free[:count]
-
-
-def _not_claimable(detail: str) -> Conflict:
-    return Conflict(f"{detail}: drop the message and take the next", code="not_claimable")
-
-
 # ---------------------------------------------------------------- beat
 
 
-async def beat(session: AsyncSession, attempt_id: str, body: Beat) -> tuple[Run, bool, bool]:
-    """Renew the lease. Returns the run, whether its state changed (the worker now knows to stop), and
-    whether another host could go on with it.
+async def beat(session: AsyncSession, attempt_id: str, body: Beat) -> tuple[Run, bool, bool, bool]:
+    """Renew the lease. Returns the run, whether its state changed (the worker now knows to stop), whether
+    another host could go on with it, and whether one of its other nodes is gone.
 
     The attempt counts as movable only once its worker has said that it acts on that: an answer may be lost.
     With one host nothing is movable, so the trainer goes on however long the server is away.
     """
     attempt, run = await repository.fenced(session, attempt_id, body.fence)
-    movable = await workers.others_could(session, attempt.worker_id, run.gpus)
+    movable = await workers.others_could(session, attempt.worker_id, placing.share(run))
     attempt.beat_at, attempt.movable = now(), movable and body.movable
     attempt.seconds = max(attempt.seconds, body.seconds)
     if run.desired == Desired.RUN or attempt.state == STOPPING:
         await session.flush()
-        return run, False, movable
+        return run, False, movable, await broken(session, attempt)
     attempt.state = STOPPING
     await session.flush()
-    return run, await runs.move(session, run.id, STOPPING), movable
+    return run, await runs.move(session, run.id, STOPPING), movable, False
 
 
 # ---------------------------------------------------------------- finish
@@ -169,6 +150,8 @@ async def finish(session: AsyncSession, attempt_id: str, body: Finish) -> tuple[
         if attempt.state == LOST:
             raise repository.stale(attempt, body.fence)
         return run, False
+    body = await verdict(session, attempt, run, body)
+    await gangs.end(session, attempt.id)
     message = body.message.replace("\0", "") if body.message else None
     reason = body.reason or (Reason.INTERNAL if body.outcome == "failed" else None)
     attempt.exit_code, attempt.signal = body.exit_code, body.signal
@@ -239,6 +222,7 @@ async def lose(
     attempt.movable = attempt.movable or proved
     attempt.state, attempt.reason, attempt.message = LOST, Reason.LOST_WORKER, message
     attempt.ended_at, attempt.adoptable = now(), False
+    await gangs.end(session, attempt.id)
     await session.flush()
     if run.state not in TERMINAL:
         await runs.move(session, run.id, LOST)

@@ -16,7 +16,7 @@ from server.runs.resolve import Resolved, check_tags, invalid, resolve
 from server.runs.states import CANCELLED, FAILED, LIVE, LOST, PAUSED, QUEUED, SUCCEEDED, TERMINAL, WAITING
 from server.webhooks import outbox
 from server.workers import repository as workers
-from server.workers.placement import place
+from server.workers.placement import place, place_nodes
 
 
 async def create(session: AsyncSession, body: RunCreate, run_id: str) -> Run:
@@ -39,8 +39,26 @@ async def create(session: AsyncSession, body: RunCreate, run_id: str) -> Run:
         priority=body.priority,
         tags=body.tags,
     )
+    run.nodes = _nodes(body, resolved)
+    run.min_nodes = min(body.min_nodes or run.nodes, run.nodes)
     await add(session, run)
     return run
+
+
+def _nodes(body: RunCreate, resolved: Resolved) -> int:
+    """Workers to spread over. Raises Invalid when the run cannot be divided by so many."""
+    if body.nodes == 1:
+        return 1
+    ranks = resolved.gpus or int(resolved.config.get("processes", 1))
+    if not resolved.stage.distributed:
+        message, nearest = f"stage {resolved.stage.name!r} runs on one node", 1
+    elif ranks % body.nodes:
+        what = "gpus" if resolved.gpus else "processes"
+        nearest = max(n for n in range(1, body.nodes) if ranks % n == 0)
+        message = f"{what} = {ranks} cannot be divided among {body.nodes} nodes"
+    else:
+        return body.nodes
+    raise invalid([ProblemItem(pointer="/nodes", message=message, nearest=nearest)], "invalid")
 
 
 def new_run(
@@ -88,7 +106,8 @@ async def say_blocked(session: AsyncSession, run: Run) -> None:
     """Write on a queued run why it does not start, as far as that is known now."""
     if run.state != QUEUED:
         return
-    blocked = place(run, await workers.offers(session))
+    offers = await workers.offers(session)
+    blocked = place(run, offers) if (run.nodes or 1) == 1 else place_nodes(run, offers)
     if not isinstance(blocked, Blocked) or blocked.code == "no_free_slot":
         inputs = await filled(session, run)
         blocked = inputs if isinstance(inputs, Blocked) else blocked
@@ -163,7 +182,7 @@ async def retry(session: AsyncSession, old: Run, run_id: str, checkpoint: str = 
         priority=old.priority,
         tags=list(old.tags),
     )
-    run.retry_of = old.id
+    run.retry_of, run.nodes, run.min_nodes = old.id, old.nodes, old.min_nodes
     await add(session, run)
     return run
 

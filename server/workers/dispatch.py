@@ -12,16 +12,17 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from nanochat_client.types import Blocked, Desired
+from nanochat_client.types import Blocked, Desired, MemberState
 from server.attempts import repository as attempts
 from server.attempts.inputs import filled
+from server.gangs import repository as gangs
 from server.ids import new_id
-from server.models import Attempt, Run, Worker, now
+from server.models import Attempt, Member, Run, Worker, now
 from server.queue import QueueAway, WorkQueue
 from server.runs import repository as runs
 from server.runs.states import QUEUED
 from server.workers import repository as workers
-from server.workers.placement import place, take
+from server.workers.placement import per_node, place, place_nodes, take
 from server.workers.repository import Offer
 
 #: a message that nobody acted on for this long is looked after
@@ -50,6 +51,8 @@ class Planned:
     worker_id: str | None
     host_id: str
     blocked: Blocked | None
+    others: tuple[tuple[str, str], ...] = ()
+    """Worker and host of the nodes beside the first."""
 
 
 async def plan(session: AsyncSession, queue: WorkQueue) -> list[Planned]:
@@ -71,13 +74,15 @@ async def plan(session: AsyncSession, queue: WorkQueue) -> list[Planned]:
             offer.free_slots += 1
             to_place.append(run)
         else:
-            del offer.free_gpus[: run.gpus]  # nearly taken: the claim will come
+            del offer.free_gpus[: per_node(run)]  # nearly taken: the claim will come
     return [planned for run in to_place if (planned := await _place(session, run, offers, held.get(run.id)))]
 
 
 async def _place(
     session: AsyncSession, run: Run, offers: Sequence[Offer], held: str | None
 ) -> Planned | None:
+    if run.nodes > 1:
+        return await _place_nodes(session, run, offers, held)
     chosen: Offer | Blocked
     if held is not None and all(offer.worker.id != held for offer in offers):
         chosen = await _silent(session, run, held)
@@ -91,6 +96,23 @@ async def _place(
         return None if _same(run.blocked, chosen) else Planned(run.id, run.attempt, None, "", chosen)
     take(chosen, run)
     return Planned(run.id, run.attempt, chosen.worker.id, chosen.worker.host_id, None)
+
+
+async def _place_nodes(
+    session: AsyncSession, run: Run, offers: Sequence[Offer], held: str | None
+) -> Planned | None:
+    chosen = place_nodes(run, offers)
+    if held is not None and (isinstance(chosen, Blocked) or all(o.worker.id != held for o in chosen)):
+        chosen = await _silent(session, run, held)
+    inputs = await filled(session, run)
+    blocked = chosen if isinstance(chosen, Blocked) else inputs if isinstance(inputs, Blocked) else None
+    if blocked is not None or isinstance(chosen, Blocked):
+        assert blocked is not None
+        return None if _same(run.blocked, blocked) else Planned(run.id, run.attempt, None, "", blocked)
+    for offer in chosen:
+        take(offer, run)
+    first, *others = [(offer.worker.id, offer.worker.host_id) for offer in chosen]
+    return Planned(run.id, run.attempt, *first, None, tuple(others))
 
 
 async def _silent(session: AsyncSession, run: Run, worker_id: str) -> Blocked:
@@ -123,15 +145,15 @@ async def _is_gone(queue: WorkQueue, attempt: Attempt) -> bool:
         return False
 
 
-async def write(session: AsyncSession, planned: Planned) -> Send | None:
-    """Store what was planned if the run is still as it was; returns the message to send."""
+async def write(session: AsyncSession, planned: Planned) -> list[Send]:
+    """Store what was planned if the run is still as it was; returns the messages to send."""
     run = await runs.get(session, planned.run_id, lock=True)
     if run.state != QUEUED or run.desired != Desired.RUN or run.attempt != planned.attempt:
-        return None
+        return []
     run.blocked = planned.blocked.model_dump(mode="json") if planned.blocked else None
     if planned.worker_id is None:
         await session.flush()
-        return None
+        return []
     attempt = await runs.current_attempt(session, run)
     if attempt is None or attempt.state != QUEUED:
         run.attempt += 1
@@ -140,9 +162,19 @@ async def write(session: AsyncSession, planned: Planned) -> Send | None:
         session.add(attempt)
     times = int(attempt.job_id.rpartition("-")[2]) + 1 if attempt.job_id else 1
     attempt.worker_id, attempt.job_id = planned.worker_id, f"{attempt.id}-{times}"
-    attempt.enqueued_at = None
+    attempt.enqueued_at, attempt.nodes = None, 1 + len(planned.others)
     await session.flush()
-    return Send(run.id, attempt.id, planned.host_id, attempt.job_id)
+    sends = [Send(run.id, attempt.id, planned.host_id, attempt.job_id)]
+    if run.nodes > 1:
+        await gangs.forget(session, attempt.id)  # of an earlier message that nobody took
+    for node, (worker_id, host_id) in enumerate(planned.others, start=1):
+        member = Member(
+            id=new_id("m"), attempt_id=attempt.id, node=node, worker_id=worker_id, state=MemberState.SENT
+        )
+        session.add(member)
+        sends.append(Send(run.id, member.id, host_id, f"{member.id}-1"))
+    await session.flush()
+    return sends
 
 
 async def mark_sent(session: AsyncSession, send: Send) -> None:

@@ -51,7 +51,48 @@ def place(run: Run, offers: Sequence[Offer]) -> Offer | Blocked:
 def take(offer: Offer, run: Run) -> None:
     """Count `run` against `offer`, so that the next one in line sees what is left."""
     offer.free_slots -= 1
-    del offer.free_gpus[: run.gpus]
+    del offer.free_gpus[: per_node(run)]
+
+
+def per_node(run: Run) -> int:
+    """GPUs that the run takes of each of its workers."""
+    return run.gpus // (run.nodes or 1)
+
+
+def place_nodes(run: Run, offers: Sequence[Offer]) -> list[Offer] | Blocked:
+    """The workers of a run over several nodes, the one that is node 0 first; all of them or none.
+
+    One node for each address. torchrun numbers nodes by their addresses, so the lowest is node 0. A run
+    that was started before may go on with fewer, down to `min_nodes`, when others are gone.
+    """
+    share, asked = per_node(run), {"stage": run.stage, "gpus": run.gpus, "nodes": run.nodes}
+    by_address: dict[str, Offer] = {}
+    for offer in sorted(offers, key=lambda offer: (-len(offer.free_gpus), -offer.free_slots)):
+        if offer.worker.address and offer.gpus >= share:
+            by_address.setdefault(offer.worker.address, offer)
+    offered = [_describe(offer) for offer in offers]
+    count = min(run.nodes, len(by_address))
+    if count < (run.nodes if run.attempt == 0 else run.min_nodes) or not _divides(run, count):
+        message = (
+            f"the run asks for {run.nodes} workers with {_gpus(share)} each, there are {len(by_address)} "
+            "that others can reach"
+        )
+        return Blocked(code="no_capable_worker", message=message, asked=asked, offered=offered)
+    free = [o for o in by_address.values() if o.free_slots > 0 and len(o.free_gpus) >= share]
+    if len(free) < count:
+        message = f"{len(free)} of the {count} workers it needs at the same time are free"
+        return Blocked(code="no_free_slot", message=message, asked=asked, offered=offered)
+    chosen = sorted(free, key=lambda offer: len(offer.free_gpus) - share)[:count]
+    return sorted(chosen, key=lambda offer: offer.worker.address)
+
+
+def _divides(run: Run, count: int) -> bool:
+    """Whether the run's config also fits so many nodes."""
+    if count == run.nodes:
+        return True
+    config = STAGES[run.stage].config(**run.config)
+    ranks = (run.gpus or config.processes) // run.nodes * count
+    return not config.problems(ranks)
 
 
 @cache

@@ -12,6 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from nanochat.hardware import Gpu
 from nanochat.planner.host import gpu_of
 from nanochat_client import types
+from nanochat_client.types import MemberState
+from server.gangs import repository as gangs
 from server.ids import is_id
 from server.models import Attempt, Worker, now
 from server.problems import NotFound
@@ -34,15 +36,24 @@ class Offer:
         return len(self.worker.gpus)
 
 
+@dataclass(frozen=True)
+class Holder:
+    """An attempt, or a further node of one, and what it takes of its worker."""
+
+    id: str
+    run_id: str
+    gpus: list[int]
+
+
 @dataclass
 class Load:
-    """What a worker is busy with: attempts a process holds, and attempts merely sent to it."""
+    """What a worker is busy with: what a process holds, and what was merely sent to it."""
 
-    live: list[Attempt] = field(default_factory=list)
-    sent: list[Attempt] = field(default_factory=list)
+    live: list[Holder] = field(default_factory=list)
+    sent: list[Holder] = field(default_factory=list)
 
     def busy_gpus(self) -> list[int]:
-        return sorted({index for attempt in self.live for index in attempt.gpus})
+        return sorted({index for holder in self.live for index in holder.gpus})
 
 
 async def get(session: AsyncSession, worker_id: str, *, lock: bool = False) -> Worker:
@@ -80,7 +91,12 @@ async def loads(session: AsyncSession) -> dict[str, Load]:
     found: dict[str, Load] = {}
     for attempt in await session.scalars(query):
         load = found.setdefault(attempt.worker_id or "", Load())
-        (load.sent if attempt.state == QUEUED else load.live).append(attempt)
+        holder = Holder(attempt.id, attempt.run_id, attempt.gpus)
+        (load.sent if attempt.state == QUEUED else load.live).append(holder)
+    for member, attempt in await gangs.holding(session):
+        load = found.setdefault(member.worker_id, Load())
+        holder = Holder(member.id, attempt.run_id, member.gpus)
+        (load.sent if member.state == MemberState.SENT else load.live).append(holder)
     return found
 
 
@@ -114,7 +130,7 @@ def worker_view(worker: Worker, load: Load) -> types.Worker:
         slots=worker.slots,
         gpus=[types.Gpu.model_validate(gpu) for gpu in worker.gpus],
         busy_gpus=load.busy_gpus(),
-        runs=[attempt.run_id for attempt in load.live],
+        runs=[holder.run_id for holder in load.live],
         stats=types.HostStats.model_validate(worker.stats) if worker.stats else None,
         registered_at=worker.registered_at,
     )

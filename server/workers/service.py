@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from nanochat_client.types import HostStats, WorkerRegister
 from server.attempts import repository as attempts
 from server.attempts import service
+from server.gangs import repository as gangs
 from server.ids import new_id
 from server.models import Attempt, Worker, now
 from server.runs.states import LIVE, QUEUED
@@ -27,6 +28,7 @@ async def register(session: AsyncSession, body: WorkerRegister, key_id: str | No
         await binding.may_register(session, worker, key_id)
     worker.key_id = key_id
     worker.host, worker.name, worker.slots = body.host, body.name, body.slots
+    worker.address = body.address
     worker.gpus = [gpu.model_dump(mode="json") for gpu in body.gpus]
     worker.registered_at = worker.seen_at = now()
     await session.flush()
@@ -61,6 +63,7 @@ async def bury(session: AsyncSession, worker_id: str, live_attempts: list[str]) 
         if await service.lose(session, attempt, run, message, proved=True):
             changed.append(run.id)
     await attempts.prove_dead(session, worker_id, live_attempts)
+    await gangs.lose(session, worker_id)
     return changed
 
 

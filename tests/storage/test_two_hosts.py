@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import tarfile
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
 
 from nanochat.storage import Storage
 from server.settings import Settings
 from tests.services import Service, eventually
+from tests.storage.hosts import Hosts
 from tests.worker.conftest import StartWorker, prose, start_worker  # noqa: F401 - fixtures
-from tests.worker.test_worker import TINY, ended, post, run
+from tests.worker.test_worker import TINY, ended, post
 
 pytestmark = [
     pytest.mark.parametrize("database_url", ["sqlite"], indirect=True),
@@ -26,50 +24,6 @@ pytestmark = [
 @pytest.fixture
 def settings(settings: Settings, s3_url: str) -> Settings:
     return settings.model_copy(update={"storage_url": s3_url, "lease_s": 8.0})
-
-
-class Hosts:
-    """Workers of hosts with a base directory each; the server has one of its own."""
-
-    def __init__(self, service: Service, start: StartWorker, root: Path) -> None:
-        self.service, self.root = service, root
-        self._start = start
-
-    def base(self, name: str) -> Path:
-        return self.root / name
-
-    def start(self, name: str) -> None:
-        self.base(name).mkdir(exist_ok=True)
-        self._start(
-            NANOCHAT_BASE_DIR=str(self.base(name)),
-            NANOCHAT_HOST_ID=name,
-            NANOCHAT_STORAGE_URL=self.service.settings.storage_url,
-        )
-        eventually(lambda: name in self.alive(), 30)
-
-    def alive(self) -> list[str]:
-        workers = self.service.client.get("/workers").json()["items"]
-        return [worker["host_id"] for worker in workers if worker["alive"]]
-
-    def of(self, attempt: dict[str, Any]) -> str:
-        workers = self.service.client.get("/workers").json()["items"]
-        return next(worker["host_id"] for worker in workers if worker["id"] == attempt["worker"])
-
-    def lose_power(self, name: str) -> int:
-        """SIGKILL to every process of the host, again until there is none."""
-        killed = 0
-        for _ in range(5):
-            found = []
-            for process in psutil.process_iter():
-                with contextlib.suppress(psutil.Error, OSError):
-                    if process.environ().get("NANOCHAT_BASE_DIR") == str(self.base(name)):
-                        process.kill()
-                        found.append(process)
-            killed += len(found)
-            psutil.wait_procs(found, timeout=5)
-            if not found:
-                break
-        return killed
 
 
 @pytest.fixture
@@ -100,16 +54,10 @@ def test_a_host_that_loses_power_is_replaced_by_one_that_fetches_the_last_checkp
     assert not (hosts.base(other) / "base_checkpoints" / base).exists()
     assert hosts.lose_power(lost) >= 4
 
-    def goes_on() -> bool:
-        found = run(service, base)
-        return found["attempt"] == 2 and found["state"] == "running" and found["step"] > 50
-
-    eventually(goes_on, 90, every_s=0.2)
+    resumed = eventually(lambda: hosts.resumed(base), 90, every_s=0.2)
+    assert resumed and resumed[0] >= 50, "it went on from a checkpoint that it had fetched"
     second = service.client.get(f"/runs/{base}/attempts").json()["items"][-1]
     assert hosts.of(second) == other
-    phases = service.client.get(f"/runs/{base}/events", params={"kind": "phase"}).json()["items"]
-    resumed = [e["step"] for e in phases if e["attempt"] == 2 and e["data"]["phase"] == "resume"]
-    assert resumed and resumed[0] >= 50, "it went on from a checkpoint that it had fetched"
     service.client.post(f"/runs/{base}/cancel").raise_for_status()
     assert ended(service, base)["state"] == "cancelled"
 
