@@ -1,15 +1,32 @@
-"""`python -m server.openapi` prints the OpenAPI document: what the dashboard's types are generated from."""
+"""`python -m server.openapi` prints the OpenAPI document that the dashboard's types are generated from.
+
+It is the one of /openapi.json without the text forms of answers that are JSON as well: the dashboard asks
+for JSON, and its generator would make every answer "this or a string".
+"""
 
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from server.app import create_app
 from server.settings import Settings
 
 
+def without_text_forms(document: dict[str, Any]) -> dict[str, Any]:
+    """`document`, changed in place."""
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            for response in operation["responses"].values():
+                content = response.get("content", {})
+                if "application/json" in content:
+                    response["content"] = {"application/json": content["application/json"]}
+    return document
+
+
 def main() -> int:
-    print(json.dumps(create_app(Settings()).openapi(), indent=2, sort_keys=True, ensure_ascii=False))
+    document = without_text_forms(create_app(Settings()).openapi())
+    print(json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False))
     return 0
 
 

@@ -16,6 +16,7 @@ import pytest
 from server.db import Database
 from server.ids import new_id
 from server.models import Webhook, WebhookDelivery, now
+from server.redact import redact
 from server.settings import Settings
 from server.webhooks import courier, repository
 from tests.server.fake_worker import FakeWorker, post_run, until
@@ -150,6 +151,20 @@ def test_only_what_was_asked_for_is_told_and_nothing_after_it_is_deleted(
     service.client.post(f"/runs/{again['id']}/cancel")
     until(service, again["id"], "cancelled")
     assert len(inbox.got) == 2
+
+
+@sqlite_only
+def test_the_secret_of_a_webhook_is_in_no_log(
+    service: Service, inbox: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    inbox.answers = [500]
+    made = hook(service, f"{inbox.url}?token=of-the-receiver", events=["run.queued"])
+    post_run(service)
+    eventually(lambda: [d["state"] for d in deliveries(service, made)] == ["delivered"])
+    said = "\n".join(record.getMessage() for record in caplog.records if record.name.startswith("server"))
+    assert "answered 500" in said and made["secret"] not in said and "of-the-receiver" not in said
+    assert made["secret"] not in redact(f"created {made['secret']}")
 
 
 @sqlite_only
