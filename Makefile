@@ -8,7 +8,7 @@ export NANOCHAT_PORT ?= $(PORT)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup up lint types test test-fast test-faults test-clients web bench bench-train bench-kills bench-modern \
-	bench-loss bench-overheads bench-tokenizer bench-serve bench-eval bench-control bench-quality bench-witness soak docs site audit
+	bench-web bench-loss bench-overheads bench-tokenizer bench-serve bench-eval bench-control bench-quality bench-witness soak docs site audit
 
 help: ## list the targets
 	@echo "targets:"
@@ -139,6 +139,12 @@ bench-control: ## the control plane's figures, against MLflow 3 (installs 600 MB
 	@echo "bench-control: ingest, reads, charts, live streams, MLflow; it is installed in ~/.cache/nanochat-bench-mlflow"
 	@$(PYTHON) bootstrap.py --dev
 	@$(BIN)/python -m tests.bench_control
+
+bench-web: ## the dashboard in Chromium: Lighthouse, live points, heap, 10,000 rows (installs Lighthouse apart, once)
+	@echo "bench-web: Lighthouse five times on two pages, a minute of streaming, a long table; it is in ~/.cache/nanochat-bench-web"
+	@$(PYTHON) bootstrap.py --test
+	@npm install --prefix $(HOME)/.cache/nanochat-bench-web --no-audit --no-fund --loglevel=error lighthouse@12
+	@$(BIN)/python -m tests.bench_web
 
 docs: ## write docs/reference from the code: stages, HTTP, settings, command line
 	@echo "docs: writing docs/reference"

