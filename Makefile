@@ -8,7 +8,7 @@ export NANOCHAT_PORT ?= $(PORT)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup up lint types test test-fast test-faults test-clients web bench bench-train bench-kills bench-modern \
-	bench-web bench-loss bench-overheads bench-tokenizer bench-serve bench-eval bench-control bench-quality bench-witness soak docs site audit
+	bench-web bench-loss bench-overheads bench-tokenizer bench-serve bench-eval bench-control bench-scale bench-quality bench-witness soak docs site audit
 
 help: ## list the targets
 	@echo "targets:"
@@ -145,6 +145,11 @@ bench-web: ## the dashboard in Chromium: Lighthouse, live points, heap, 10,000 r
 	@$(PYTHON) bootstrap.py --test
 	@npm install --prefix $(HOME)/.cache/nanochat-bench-web --no-audit --no-fund --loglevel=error lighthouse@12
 	@$(BIN)/python -m tests.bench_web
+
+bench-scale: ## what a day of 1,000 runs and 10,000 watchers asks of a server: costs measured, the day simulated
+	@echo "bench-scale: unit costs of a real server, then a simulated day (30 s)"
+	@$(PYTHON) bootstrap.py --dev
+	@$(BIN)/python -m tests.bench_scale
 
 docs: ## write docs/reference from the code: stages, HTTP, settings, command line
 	@echo "docs: writing docs/reference"
