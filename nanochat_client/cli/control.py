@@ -48,12 +48,18 @@ def resume(run_id: Id, as_json: Json = False) -> None:
         _show(client.resume_run(run_id), as_json)
 
 
-def retry(run_id: Id, as_json: Json = False) -> None:
+def retry(
+    run_id: Id,
+    checkpoint: Annotated[
+        str, typer.Option(help="Go on from: last, best:<metric>, step:<n>, an id; none: from the beginning.")
+    ] = "last",
+    as_json: Json = False,
+) -> None:
     """Start an ended run once more, as a new run."""
     from nanochat_client import Client
 
     with Client() as client:
-        _show(client.retry_run(run_id), as_json)
+        _show(client.retry_run(run_id, checkpoint=checkpoint), as_json)
 
 
 def _show(run: Run, as_json: bool) -> None:

@@ -190,6 +190,7 @@ def test_verbs_move_a_run(cli: Cli, service: Service) -> None:
     assert cli("resume", run_id)[0] == 0 and run_of(service, run_id)["state"] == "queued"
     assert cli("stop", run_id)[0] == 0 and run_of(service, run_id)["state"] == "cancelled"
     assert json.loads(cli("retry", run_id, "--json")[1])["retry_of"] == run_id
+    assert cli("retry", run_id, "--checkpoint", "step:7")[0] == 2, "it has none"
     status, _, err = cli("pause", run_id)
     assert status == 1 and err.startswith("nanochat: ")
 

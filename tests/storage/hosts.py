@@ -30,7 +30,7 @@ class Hosts:
             NANOCHAT_STORAGE_URL=self.service.settings.storage_url,
             **extra,
         )
-        eventually(lambda: name in self.alive(), 30)
+        eventually(lambda: name in self.alive(), 90)
 
     def alive(self) -> list[str]:
         workers = self.service.client.get("/workers").json()["items"]
