@@ -72,16 +72,16 @@ def gather(
     return f"not all of its {claim.nodes} nodes came within {GATHER_S:.0f} s"
 
 
-def _common(claim: Claim, storage: Storage | None) -> str:
+def _common(claim: Claim, storage: Storage | None) -> str | None:
     """The checkpoint that every node can read: the newest in the storage, not the newest of this host."""
     if storage is None or claim.config.get("resume_from") != "auto":
-        return ""  # they share a base directory
+        return None  # they share a base directory, or the user has said which
     steps = storage.steps(f"{STAGE_DIRS[claim.stage]}/{claim.run_id}")
     return steps[-1] if steps else ""
 
 
 def _agreed(claim: Claim, answer: Gathered) -> Claim:
-    if not answer.resume_from:
+    if answer.resume_from is None:
         return claim
     return claim.model_copy(update={"config": {**claim.config, "resume_from": answer.resume_from}})
 

@@ -26,11 +26,11 @@ class Gathering(Request):
     fence: int
     endpoint: str = Field(max_length=300)
     """host:port where the nodes meet; node 0 listens there."""
-    resume_from: str = Field(default="", max_length=4096)
-    """The checkpoint that all go on from; empty: as the config says."""
+    resume_from: str | None = Field(default=None, max_length=4096)
+    """The checkpoint that all go on from; empty: none, from the beginning; null: as the config says."""
 
 
 class Gathered(Wire):
     go: Literal["wait", "run", "stop"]
     endpoint: str = ""
-    resume_from: str = ""
+    resume_from: str | None = None

@@ -96,7 +96,7 @@ async def beat(session: AsyncSession, member_id: str) -> Gathered:
     await session.flush()
     if attempt.endpoint is None:
         return Gathered(go="wait")
-    return Gathered(go="run", endpoint=attempt.endpoint, resume_from=attempt.resume_from or "")
+    return Gathered(go="run", endpoint=attempt.endpoint, resume_from=attempt.resume_from)
 
 
 async def finish(session: AsyncSession, member_id: str, body: Finish) -> None:

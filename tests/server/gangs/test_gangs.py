@@ -52,7 +52,7 @@ class Node(FakeWorker):
         self.http.post(url, json={**DONE, **body}).raise_for_status()
 
     def gather(self, claim: dict[str, Any]) -> str:
-        body = {"fence": claim["fence"], "endpoint": "10.0.0.1:5000", "resume_from": ""}
+        body = {"fence": claim["fence"], "endpoint": "10.0.0.1:5000"}
         url = f"/internal/attempts/{claim['attempt_id']}/gather"
         return str(self.http.post(url, json=body).raise_for_status().json()["go"])
 
@@ -86,7 +86,7 @@ def started(service: Service, **more: Any) -> tuple[str, Node, Node, dict[str, A
     member = second.join()
     assert second.beat_node(member)["go"] == "wait"
     assert first.gather(claim) == "run"
-    assert second.beat_node(member) == {"go": "run", "endpoint": "10.0.0.1:5000", "resume_from": ""}
+    assert second.beat_node(member) == {"go": "run", "endpoint": "10.0.0.1:5000", "resume_from": None}
     first.events(claim, {"kind": "phase", "phase": "train", "steps": 9}).raise_for_status()
     return run["id"], first, second, claim, member
 

@@ -2017,11 +2017,8 @@ export interface components {
              * @enum {string}
              */
             go: "wait" | "run" | "stop";
-            /**
-             * Resume From
-             * @default
-             */
-            resume_from: string;
+            /** Resume From */
+            resume_from?: string | null;
         };
         /**
          * Gathering
@@ -2037,10 +2034,9 @@ export interface components {
             fence: number;
             /**
              * Resume From
-             * @description The checkpoint that all go on from; empty: as the config says.
-             * @default
+             * @description The checkpoint that all go on from; empty: none, from the beginning; null: as the config says.
              */
-            resume_from: string;
+            resume_from?: string | null;
         };
         /** Gpu */
         Gpu: {
