@@ -1,8 +1,8 @@
 """How quick the dashboard is in headless Chromium, against a real server: `make bench-web`.
 
-Lighthouse (performance and accessibility, median of five), the time from a frame to its point on the screen,
-what a minute of live streaming leaves on the heap, and the time of a picture while ten thousand runs are
-scrolled through. A seeded trainer speaks (tests/web/seed.py): measured is the browser's side.
+Lighthouse (performance and accessibility, median of five visits), the time from a frame to its point on the
+screen, what a minute of live streaming leaves on the heap, and the time of a picture while ten thousand runs
+are scrolled through. A seeded trainer speaks (tests/web/seed.py): measured is the browser's side.
 Not covered: a real network.
 """
 
@@ -35,7 +35,7 @@ from tests.web.test_runs_page import MANY, many_runs
 
 PLACE = Path.home() / ".cache" / "nanochat-bench-web"
 LIGHTHOUSE = PLACE / "node_modules" / ".bin" / "lighthouse"
-RUNS, TRIES = 5, 3
+TRIES = 3
 CATEGORIES = ("performance", "accessibility")
 STEPS = 100_000
 EVENTS_PER_S = 20
@@ -167,16 +167,16 @@ def scrolling(browser: Browser, url: str) -> dict[str, float]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--without-lighthouse", action="store_true")
+    parser.add_argument("--visits", type=int, default=5, help="of Lighthouse to each page; 0: none")
     args = parser.parse_args()
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
         raise SystemExit("bench-web: needs Chromium: sudo apt install chromium")
     with service() as (running, live, rows):
         run_url = f"{running.base_url}/ui/runs/{live.run_id}"
-        if not args.without_lighthouse:
+        if args.visits:
             for name, url in (("start page", f"{running.base_url}/ui/"), ("live run", run_url)):
-                visits = [visit(url, chromium) for _ in range(RUNS)]
+                visits = [visit(url, chromium) for _ in range(args.visits)]
                 for category in CATEGORIES:
                     scores = [scores[category] for scores in visits]
                     print(f"{name}: {category} {statistics.median(scores):.0f} of {scores}", flush=True)

@@ -34,7 +34,9 @@ export function Overlay({ runs }: { runs: readonly Run[] }) {
     })),
   });
   const all = answers.map(({ data }) => data?.series ?? []);
-  const keys = [...new Set(all.flatMap((series) => series.map(({ key }) => key)))].filter((key) => !NOT_DRAWN.includes(key));
+  // a single point is no curve: the table of results has it
+  const curves = all.flat().filter(({ key, x: places }) => places.length > 1 && !NOT_DRAWN.includes(key));
+  const keys = [...new Set(curves.map(({ key }) => key))];
   const main = mainMetric(keys);
   const pick = (key: string) => all.map((series) => series.find((one) => one.key === key));
   const shared = { log, zoom: { range, choose }, tick: TICKS[x], place: (at: number) => t.run.at[x](TICKS[x](at)), sync: "compare" };
