@@ -30,7 +30,12 @@ def test_a_running_run_is_told_to_stop_and_ends_cancelled(service: Service) -> N
     claim = worker.claim()
     assert worker.beat_attempt(claim).json()["desired"] == "run"
     assert ask(service, run["id"], "cancel") == 202
-    assert worker.beat_attempt(claim).json() == {"desired": "cancel", "movable": False, "lease_s": 3.0}
+    assert worker.beat_attempt(claim).json() == {
+        "desired": "cancel",
+        "movable": False,
+        "lease_s": 3.0,
+        "broken": False,
+    }
     assert run_of(service, run["id"])["state"] == "stopping"
     assert worker.finish(claim, "stopped", exit_code=0).json() == {"state": "cancelled"}
     assert run_of(service, run["id"])["state"] == "cancelled"
