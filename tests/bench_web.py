@@ -16,7 +16,6 @@ import statistics
 import subprocess
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -136,10 +135,10 @@ def streaming(browser: Browser, url: str) -> dict[str, float]:
     page.add_init_script(f"({WATCH})()")
     page.goto(url)
     page.locator("figcaption").first.wait_for()
-    time.sleep(WARM_S)
+    page.wait_for_timeout(WARM_S * 1000)
     before = heap_bytes(page)
     page.evaluate("window.delays.length = 0")
-    time.sleep(STREAM_S)
+    page.wait_for_timeout(STREAM_S * 1000)
     after = heap_bytes(page)
     delays = sorted(page.evaluate("window.delays"))
     page.close()

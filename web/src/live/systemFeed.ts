@@ -4,12 +4,21 @@ import { useEffect, useState } from "react";
 import type { System } from "../api/types";
 import { LiveConnection, type Status } from "./socket";
 
+/** Lists are asked for again no more often than this: the state comes with every beat of every worker. */
+const LISTS_MS = 2000;
+
 /** Mount once. */
 export function useSystemFeed(): Status {
   const client = useQueryClient();
   const [status, setStatus] = useState<Status>("connecting");
   useEffect(() => {
     let beforeLists = "";
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const refresh = () => {
+      timer = undefined;
+      void client.invalidateQueries({ queryKey: ["runs"] });
+      void client.invalidateQueries({ queryKey: ["pipelines"] });
+    };
     const connection = new LiveConnection({
       path: "/system/stream",
       cursors: {},
@@ -22,11 +31,13 @@ export function useSystemFeed(): Status {
         // while something runs its step and loss move, so lists are refreshed with every frame
         if (lists === beforeLists && system.running === 0) return;
         beforeLists = lists;
-        void client.invalidateQueries({ queryKey: ["runs"] });
-        void client.invalidateQueries({ queryKey: ["pipelines"] });
+        timer ??= setTimeout(refresh, LISTS_MS);
       },
     });
-    return () => connection.close();
+    return () => {
+      clearTimeout(timer);
+      connection.close();
+    };
   }, [client]);
   return status;
 }
