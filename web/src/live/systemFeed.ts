@@ -28,7 +28,7 @@ export function useSystemFeed(): Status {
         if (frame.op !== "batch" || !system) return;
         client.setQueryData(["system"], system);
         const lists = JSON.stringify([system.queued, system.running, system.workers.map((worker) => worker.runs)]);
-        // while something runs its step and loss move, so lists are refreshed with every frame
+        // while something runs its step and loss move, so lists are refreshed without another change
         if (lists === beforeLists && system.running === 0) return;
         beforeLists = lists;
         timer ??= setTimeout(refresh, LISTS_MS);
