@@ -14,7 +14,7 @@ from tests.worker.test_worker import TINY, ended, post, run
 
 pytestmark = [
     pytest.mark.parametrize("database_url", ["sqlite"], indirect=True),
-    pytest.mark.timeout(400),
+    pytest.mark.timeout(500),
 ]
 
 
@@ -36,7 +36,7 @@ def test_two_nodes_train_one_run_and_the_loss_of_one_costs_the_steps_since_its_l
     service: Service, hosts: Hosts, prose: Path
 ) -> None:
     tokenizer = post(service, stage="tokenizer", overrides={"data": str(prose), "vocab_size": 300})
-    overrides = {**TINY, "data": str(prose), "processes": 2, "num_iterations": 5000, "save_every": 100}
+    overrides = {**TINY, "data": str(prose), "processes": 2, "num_iterations": 5000, "save_every": 20}
     base = post(
         service, stage="base", config="debug_cpu", parent=tokenizer, gpus=0, nodes=2, min_nodes=1,
         overrides={**overrides, "keep_last": 2},
@@ -45,9 +45,9 @@ def test_two_nodes_train_one_run_and_the_loss_of_one_costs_the_steps_since_its_l
 
     def stored() -> bool:
         assert run(service, base)["state"] not in ("failed", "cancelled"), run(service, base)["message"]
-        return bool(list(shared.glob("step_*/manifest.json"))) and run(service, base)["step"] > 100
+        return bool(list(shared.glob("step_*/manifest.json"))) and run(service, base)["step"] > 20
 
-    eventually(stored, 180, every_s=0.2)
+    eventually(stored, 300, every_s=0.2)
     log = service.client.get(f"/runs/{base}/logs", params={"format": "text"}).text
     assert "2 rank" in log
     attempt = service.client.get(f"/runs/{base}/attempts").json()["items"][0]
@@ -57,8 +57,8 @@ def test_two_nodes_train_one_run_and_the_loss_of_one_costs_the_steps_since_its_l
 
     assert hosts.lose_power("b") >= 4
 
-    resumed = eventually(lambda: hosts.resumed(base), 90, every_s=0.2)
-    assert resumed and resumed[0] >= 100
+    resumed = eventually(lambda: hosts.resumed(base), 150, every_s=0.2)
+    assert resumed and resumed[0] >= 20
     attempts = service.client.get(f"/runs/{base}/attempts").json()["items"]
     assert attempts[0]["reason"] == "lost_worker" and attempts[-1]["nodes"] == 1
     service.client.post(f"/runs/{base}/cancel").raise_for_status()
