@@ -44,7 +44,9 @@ export function RunPage({ runId }: { runId: string }) {
 
 function Live({ run }: { run: Run }) {
   const feed = useRunFeed(run.id);
-  const learns = (!hasEnded(run.state) && run.steps != null) || feed.metrics.series.size > 0;
+  // what it says of itself before its curves are here: the page must not jump when they come
+  const expected = feed.loaded ? feed.metrics.series.size > 0 : Object.keys(run.summary ?? {}).length > 0;
+  const learns = (!hasEnded(run.state) && run.steps != null) || expected;
   return (
     <>
       {learns && <Charts run={run} feed={feed} />}

@@ -77,7 +77,7 @@ function WorkerCard({ worker }: { worker: Worker }) {
     </>
   );
   return (
-    <Card title={worker.host === worker.name ? worker.host : `${worker.host} · ${worker.name}`} tools={tools} className={worker.alive ? "" : "opacity-75"}>
+    <Card title={worker.host === worker.name ? worker.host : `${worker.host} · ${worker.name}`} tools={tools} className={worker.alive ? "" : "border-dashed"}>
       <div className="grid gap-4 p-4 sm:grid-cols-3">
         {stats ? (
           <>

@@ -9,7 +9,7 @@ import { compact, count, duration, short } from "../../lib/format";
 import { mainMetric } from "../../lib/runs";
 import type { RunFeed } from "../../live/runFeed";
 import { t } from "../../texts";
-import { Button, Card, Empty, LiveDot } from "../../ui/basics";
+import { Button, Card, LiveDot } from "../../ui/basics";
 import type { Range, Zoom } from "../../ui/Chart";
 import { glyph, type Mark, markColour, type MarkKind } from "../../ui/marks";
 import { LossChart, SmallChart, STRENGTH, title, type View } from "./curves";
@@ -66,7 +66,7 @@ export function Charts({ run, feed }: { run: Run; feed: RunFeed }) {
   return (
     <>
       <Card title={main ? title(main) : t.run.charts} tools={main ? tools : undefined} className="pb-2">
-        {feed.loaded ? <LossChart series={all.find(({ key }) => key === main)} ended={ended} height={280} view={view} strength={strength} /> : <Empty>{t.app.loading}</Empty>}
+        {feed.loaded ? <LossChart series={all.find(({ key }) => key === main)} ended={ended} height={280} view={view} strength={strength} /> : <Room height={322} />}
         {main && (
           <p className="flex flex-wrap gap-x-4 px-4 text-xs text-soft">
             {kinds.map((kind) => (
@@ -76,6 +76,7 @@ export function Charts({ run, feed }: { run: Run; feed: RunFeed }) {
           </p>
         )}
       </Card>
+      {!feed.loaded && <Room height={158} />}
       {others.length > 0 && (
         <div className="grid grid-cols-2 gap-2 sm:grid-cols-[repeat(auto-fill,minmax(13.500rem,1fr))] sm:gap-4">
           {others.map((series) => (
@@ -84,6 +85,15 @@ export function Charts({ run, feed }: { run: Run; feed: RunFeed }) {
         </div>
       )}
     </>
+  );
+}
+
+/** As high as what will be there. */
+function Room({ height }: { height: number }) {
+  return (
+    <div style={{ height }} className="flex items-center justify-center text-soft">
+      {t.app.loading}
+    </div>
   );
 }
 

@@ -108,7 +108,9 @@ export function LogView({ feed, runId, height, compact = false }: Props) {
         </div>
       )}
       {count === 0 ? (
-        <Empty>{feed.loaded ? t.run.noLog : t.app.loading}</Empty>
+        <div style={{ height: feed.loaded ? undefined : height }}>
+          <Empty>{feed.loaded ? t.run.noLog : t.app.loading}</Empty>
+        </div>
       ) : (
         <div
           ref={box}
