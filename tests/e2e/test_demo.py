@@ -26,7 +26,7 @@ from tests.services import eventually
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: `make test` installs it")
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 REPO = Path(__file__).resolve().parents[2]
 FLAGS = [
     "--no-sandbox",
@@ -110,7 +110,7 @@ def page() -> Iterator[Any]:
     with playwright.sync_playwright() as runner:
         browser = runner.chromium.launch(executable_path=executable, args=FLAGS)
         page = browser.new_page()
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(60_000)
         yield page
         browser.close()
 
@@ -147,7 +147,7 @@ def said_in_browser(page: Any) -> str:
     """What the model answers in the chat page."""
     page.get_by_role("textbox", name="Message").fill("Who are you?")
     page.get_by_role("button", name="Send").click()
-    page.get_by_role("button", name="Send").wait_for(timeout=30_000)  # "Stop" stands there meanwhile
+    page.get_by_role("button", name="Send").wait_for(timeout=90_000)  # "Stop" stands there meanwhile
     return str(page.get_by_test_id("answer").last.inner_text()).strip()
 
 
@@ -176,7 +176,7 @@ def test_the_button_trains_a_model_that_answers(up: Up, page: Any, tmp_path: Pat
 
     page.goto(f"{up.url}/")
     page.get_by_role("button", name="Train the demo").click()
-    page.get_by_role("link", name="Chat with it").wait_for(timeout=150_000)
+    page.get_by_role("link", name="Chat with it").wait_for(timeout=240_000)
     page.get_by_role("link", name="Chat with it").click()
     assert any(said_in_browser(page) for _ in range(TRIES))
 

@@ -70,7 +70,7 @@ class Visitor:
             viewport=viewport, color_scheme=theme, base_url=base_url, reduced_motion="reduce"
         )
         self.page = self.context.new_page()
-        self.page.set_default_timeout(30_000)
+        self.page.set_default_timeout(60_000)
         self.faults: list[str] = []
         self.page.on("console", self._console)
         self.page.on("pageerror", lambda error: self.faults.append(str(error)))
