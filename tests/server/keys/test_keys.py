@@ -38,7 +38,7 @@ def test_a_key_is_shown_once_and_only_its_digest_is_stored(
     assert key not in admin.get("/keys").text and "digest" not in admin.get("/keys").text
     with migrate.sync_engine(settings.sqlalchemy_url).connect() as connection:
         stored = str(connection.execute(text("SELECT * FROM keys")).all())
-    assert key not in stored and key.rpartition("_")[2] not in stored
+    assert key not in stored and key.split("_", 2)[2] not in stored  # a secret may hold a _ itself
     headers = {"authorization": f"Bearer {key}"}
     assert guarded.client.get("/runs", headers=headers).status_code == 200
     assert admin.delete(f"/keys/{made['id']}").status_code == 204
