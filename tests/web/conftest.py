@@ -89,8 +89,8 @@ class Visitor:
 
 
 @pytest.fixture
-def visit(browser: Any, service: Service) -> Iterator[Any]:
-    """`visit(size, theme)` opens a window of its own."""
+def visit(browser: Any, service: Service, tmp_path: Path) -> Iterator[Any]:
+    """`visit(size, theme)` opens a window of its own; what it showed last stays in the test's directory."""
     visitors: list[Visitor] = []
 
     def open_window(size: tuple[int, int] = DESKTOP, theme: str = "light") -> Visitor:
@@ -98,5 +98,6 @@ def visit(browser: Any, service: Service) -> Iterator[Any]:
         return visitors[-1]
 
     yield open_window
-    for visitor in visitors:
+    for number, visitor in enumerate(visitors):
+        visitor.page.screenshot(path=tmp_path / f"window-{number}.png")
         visitor.context.close()

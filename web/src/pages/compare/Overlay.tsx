@@ -11,6 +11,7 @@ import { decay, smooth } from "../../lib/smooth";
 import { t } from "../../texts";
 import { Card } from "../../ui/basics";
 import { Chart, type Line, type Range } from "../../ui/Chart";
+import { CurveTools } from "../../ui/CurveTools";
 import { STRENGTH, title } from "../run/curves";
 import { COLOURS } from "./colours";
 
@@ -44,33 +45,18 @@ export function Overlay({ runs }: { runs: readonly Run[] }) {
     <Card
       title={t.run.charts}
       tools={
-        <>
-          <label className="flex items-center gap-1.5 text-soft">
-            {t.run.axis}
-            <select
-              className="field py-0.5 text-ink"
-              value={x}
-              onChange={(event) => {
-                choose(null); // a part of one axis is no part of another
-                setX(event.target.value as X);
-              }}
-            >
-              {AXES.map((name) => (
-                <option key={name} value={name}>
-                  {t.run.axes[name]}
-                </option>
-              ))}
-            </select>
-          </label>
-          <label className="flex items-center gap-1.5 text-soft">
-            <input type="checkbox" checked={log} onChange={(event) => setLog(event.target.checked)} />
-            {t.run.logScale}
-          </label>
-          <label className="flex items-center gap-1.5 text-soft">
-            {t.run.smoothing}
-            <input type="range" min={0} max={1} step={0.05} value={strength} onChange={(event) => setStrength(Number(event.target.value))} className="w-24 accent-(--accent)" />
-          </label>
-        </>
+        <CurveTools
+          axes={AXES}
+          axis={x}
+          onAxis={(axis) => {
+            choose(null); // a part of one axis is no part of another
+            setX(axis);
+          }}
+          log={log}
+          onLog={setLog}
+          strength={strength}
+          onStrength={setStrength}
+        />
       }
     >
       <div className="grid gap-x-2 gap-y-4 py-3 md:grid-cols-2">

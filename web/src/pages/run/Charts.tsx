@@ -11,6 +11,7 @@ import type { RunFeed } from "../../live/runFeed";
 import { t } from "../../texts";
 import { Button, Card, LiveDot } from "../../ui/basics";
 import type { Range, Zoom } from "../../ui/Chart";
+import { CurveTools } from "../../ui/CurveTools";
 import { glyph, type Mark, markColour, type MarkKind } from "../../ui/marks";
 import { LossChart, SmallChart, STRENGTH, title, type View } from "./curves";
 
@@ -37,24 +38,7 @@ export function Charts({ run, feed }: { run: Run; feed: RunFeed }) {
   const known = axesOf(feed);
   const tools = (
     <>
-      <label className="flex items-center gap-1.5 text-soft">
-        {t.run.axis}
-        <select className="field py-0.5 text-ink" value={axis} onChange={(event) => setAxis(event.target.value as Axis)}>
-          {known.map((name) => (
-            <option key={name} value={name}>
-              {t.run.axes[name]}
-            </option>
-          ))}
-        </select>
-      </label>
-      <label className="flex items-center gap-1.5 text-soft">
-        <input type="checkbox" checked={log} onChange={(event) => setLog(event.target.checked)} />
-        {t.run.logScale}
-      </label>
-      <label className="flex items-center gap-1.5 text-soft">
-        {t.run.smoothing}
-        <input type="range" min={0} max={1} step={0.05} value={strength} onChange={(event) => setStrength(Number(event.target.value))} className="w-24 accent-(--accent)" />
-      </label>
+      <CurveTools axes={known} axis={axis} onAxis={setAxis} log={log} onLog={setLog} strength={strength} onStrength={setStrength} />
       {zoom.range && (
         <Button look="bare" className="text-accent" onClick={() => zoom.choose(null)}>
           {t.run.zoomOut}

@@ -1,4 +1,4 @@
-import{A as e,F as t,Gt as n,I as r,Kt as i,P as a,Q as o,S as s,U as c,Yt as l,i as u,l as d,n as f,qt as p,r as m,x as h}from"./basics-BDB-c03a.js";import{f as g}from"./index-D28j9KSy.js";var _=l(p(),1),v=class{limit;lines=[];base=0;version=0;open=!1;skip;head=``;constructor(e=!1,t=1e6){this.limit=t,this.skip=e}append(e){let t=e;if(this.skip){let e=t.indexOf(`
+import{A as e,F as t,Gt as n,I as r,Kt as i,P as a,Q as o,S as s,U as c,Yt as l,i as u,l as d,n as f,qt as p,r as m,x as h}from"./basics-BDB-c03a.js";import{f as g}from"./index-CLI1veIN.js";var _=l(p(),1),v=class{limit;lines=[];base=0;version=0;open=!1;skip;head=``;constructor(e=!1,t=1e6){this.limit=t,this.skip=e}append(e){let t=e;if(this.skip){let e=t.indexOf(`
 `);if(this.head+=e<0?t:t.slice(0,e+1),e<0)return;t=t.slice(e+1),this.skip=!1}if(!t)return;let n=t.split(`
 `),r=n.at(-1)===``;r&&n.pop(),n.forEach((e,t)=>{t===0&&this.open?this.lines[this.lines.length-1]+=e:this.lines.push(e)}),this.open=!r;let i=this.lines.length-this.limit;i>this.limit/10&&this.drop(i),this.version+=1}prepend(e,t){let n=e+this.head,r=t?0:n.indexOf(`
 `)+1;this.head=n.slice(0,r);let i=n.slice(r).split(`
