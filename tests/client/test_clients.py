@@ -173,9 +173,9 @@ def test_importing_the_sdk_brings_only_what_it_needs() -> None:
     )
     done = [
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-        for _ in range(3)
+        for _ in range(5)
     ]
     heavy = {"torch", "numpy", "pandas", "openai", "httpx", "server", "nanochat", "typer", "rich"}
     assert heavy.isdisjoint(done[0].splitlines()[1].split())
     taken = [float(text.splitlines()[0]) for text in done]
-    assert min(taken) < 0.6, f"seconds: {taken}"  # a busy machine takes twice as long for the same
+    assert min(taken) < 0.4, f"seconds: {taken}"  # two busy cores take twice as long for the same
