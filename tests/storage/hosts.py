@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,20 +42,25 @@ class Hosts:
         return next(worker["host_id"] for worker in workers if worker["id"] == attempt["worker"])
 
     def lose_power(self, name: str) -> int:
-        """SIGKILL to every process of the host, again until there is none."""
+        """SIGKILL to every process of the host, again until there is none; how many there were.
+
+        All are looked up before the first is killed: a supervisor's death takes its children along.
+        """
         killed = 0
-        for _ in range(5):
-            found = []
-            for process in psutil.process_iter():
-                with contextlib.suppress(psutil.Error, OSError):
-                    if process.environ().get("NANOCHAT_BASE_DIR") == str(self.base(name)):
-                        process.kill()
-                        found.append(process)
+        while found := list(self._processes(name)):
             killed += len(found)
+            for process in found:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
             psutil.wait_procs(found, timeout=5)
-            if not found:
-                break
         return killed
+
+    def _processes(self, name: str) -> Iterator[psutil.Process]:
+        """Of the host, by their environment; a zombie has none."""
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                if process.environ().get("NANOCHAT_BASE_DIR") == str(self.base(name)):
+                    yield process
 
     def resumed(self, run_id: str) -> list[int]:
         """Steps at which the run's later attempts went on."""
