@@ -15,6 +15,16 @@ class RunCalls:
     get = RunCall(runs.get_run)
 
 
+class CheckpointCalls:
+    """`client.checkpoints`: called it lists. See `export` of both clients as well."""
+
+    __call__ = Call(artefacts.list_checkpoints)
+    get = Call(artefacts.get_checkpoint)
+    start_export = Call(artefacts.start_export)
+    exports = Call(artefacts.list_exports)
+    get_export = Call(artefacts.get_export)
+
+
 class Calls:
     create_run = RunCall(runs.create_run)
     run = RunCall(runs.get_run)
@@ -37,7 +47,6 @@ class Calls:
     pipeline = Call(artefacts.get_pipeline)
     cancel_pipeline = Call(artefacts.cancel_pipeline)
     pipeline_report = Call(artefacts.pipeline_report)
-    checkpoints = Call(artefacts.list_checkpoints)
     checkpoint = Call(artefacts.get_checkpoint)
     lineage = Call(artefacts.lineage)
     promote = Call(artefacts.promote)

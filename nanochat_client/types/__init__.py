@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from nanochat_client.types.alerts import AlertKind as AlertKind
     from nanochat_client.types.checkpoints import Artefact as Artefact
     from nanochat_client.types.checkpoints import Checkpoint as Checkpoint
+    from nanochat_client.types.checkpoints import Export as Export
+    from nanochat_client.types.checkpoints import ExportCreate as ExportCreate
     from nanochat_client.types.checkpoints import Lineage as Lineage
     from nanochat_client.types.checkpoints import LineageStep as LineageStep
     from nanochat_client.types.checkpoints import Promotion as Promotion
@@ -84,7 +86,7 @@ if TYPE_CHECKING:
 
 _TOPICS = {
     "alerts": "Alert AlertKind",
-    "checkpoints": "Artefact Checkpoint Lineage LineageStep Promotion",
+    "checkpoints": "Artefact Checkpoint Export ExportCreate Lineage LineageStep Promotion",
     "evaluations": "Evaluation Report ReportCell ReportRow",
     "gangs": "Gathered Gathering MemberState",
     "hosts": "Gpu GpuProcess GpuStats HostStats System Worker",

@@ -219,6 +219,25 @@ export function usePromote() {
   });
 }
 
+const exported = (checkpoint_id: string) => ({ params: { path: { checkpoint_id } } });
+
+export function useExports(checkpoint_id: string) {
+  return useQuery({
+    queryKey: ["exports", checkpoint_id],
+    queryFn: () => unwrap(api.GET("/checkpoints/{checkpoint_id}/exports", exported(checkpoint_id))),
+    refetchInterval: ({ state }) => (state.data?.items.some((item) => item.state === "running") ? FAST_MS : false),
+  });
+}
+
+export function useStartExport(checkpoint_id: string) {
+  const client = useQueryClient();
+  return useMutation({
+    mutationFn: (dtype: "float32" | "bfloat16") =>
+      unwrap(api.POST("/checkpoints/{checkpoint_id}/export", { ...exported(checkpoint_id), body: { format: "hf", dtype } })),
+    onSettled: () => client.invalidateQueries({ queryKey: ["exports", checkpoint_id] }),
+  });
+}
+
 export function usePatchRun() {
   const client = useQueryClient();
   return useMutation({

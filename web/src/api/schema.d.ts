@@ -81,6 +81,86 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/checkpoints/{checkpoint_id}/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Export Checkpoint
+         * @description Write the model for other software, in the background. Asked for again, it is the same export.
+         */
+        post: operations["export_checkpoint_checkpoints__checkpoint_id__export_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/checkpoints/{checkpoint_id}/exports": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Exports
+         * @description The checkpoint's exports, newest first.
+         */
+        get: operations["list_exports_checkpoints__checkpoint_id__exports_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/checkpoints/{checkpoint_id}/exports/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Export
+         * @description One export; its name is format and type: `hf-float32`.
+         */
+        get: operations["get_export_checkpoints__checkpoint_id__exports__name__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/checkpoints/{checkpoint_id}/exports/{name}/download": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Download Export
+         * @description A ready export as an uncompressed tar archive; `Range: bytes=N-` goes on with a part of it.
+         */
+        get: operations["download_export_checkpoints__checkpoint_id__exports__name__download_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/checkpoints/{checkpoint_id}/lineage": {
         parameters: {
             query?: never;
@@ -1953,6 +2033,74 @@ export interface components {
             t: number;
         };
         /**
+         * Export
+         * @description A checkpoint written for other software, on the host of the service.
+         */
+        Export: {
+            /**
+             * Bytes
+             * @description Of all files.
+             * @default 0
+             */
+            bytes: number;
+            /** Checkpoint */
+            checkpoint: string;
+            /**
+             * Created At
+             * Format: date-time
+             * @description When it was ready; before, when it was asked for.
+             */
+            created_at: string;
+            /** Dtype */
+            dtype: string;
+            /**
+             * Files
+             * @description Their names, once it is ready.
+             * @default []
+             */
+            files: string[];
+            /** Format */
+            format: string;
+            /**
+             * Message
+             * @description Why it failed, or what it waits for.
+             * @default
+             */
+            message: string;
+            /**
+             * Name
+             * @description Format and type, e.g. `hf-float32`: the last part of its address.
+             */
+            name: string;
+            /**
+             * State
+             * @enum {string}
+             */
+            state: "running" | "ready" | "failed";
+            /**
+             * Version
+             * @description Another one when it was made anew; the ETag of its download.
+             */
+            version?: string | null;
+        };
+        /** ExportCreate */
+        ExportCreate: {
+            /**
+             * Dtype
+             * @description Type of the weights.
+             * @default float32
+             * @enum {string}
+             */
+            dtype: "float32" | "bfloat16";
+            /**
+             * Format
+             * @description hf: a directory that transformers loads.
+             * @default hf
+             * @constant
+             */
+            format: "hf";
+        };
+        /**
          * Finish
          * @description How an attempt ended. `outcome`: what the worker saw; the server decides what becomes of the run.
          */
@@ -2395,6 +2543,13 @@ export interface components {
         Page_Event_: {
             /** Items */
             items: components["schemas"]["Event"][];
+            /** Next Cursor */
+            next_cursor?: string | null;
+        };
+        /** Page[Export] */
+        Page_Export_: {
+            /** Items */
+            items: components["schemas"]["Export"][];
             /** Next Cursor */
             next_cursor?: string | null;
         };
@@ -3399,6 +3554,173 @@ export interface operations {
             };
             path: {
                 checkpoint_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description What is wrong with it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Any other error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    export_checkpoint_checkpoints__checkpoint_id__export_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                checkpoint_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["ExportCreate"] | null;
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Export"];
+                };
+            };
+            /** @description What is wrong with it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Any other error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    list_exports_checkpoints__checkpoint_id__exports_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                checkpoint_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_Export_"];
+                };
+            };
+            /** @description What is wrong with it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Any other error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    get_export_checkpoints__checkpoint_id__exports__name__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                checkpoint_id: string;
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Export"];
+                };
+            };
+            /** @description What is wrong with it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Any other error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    download_export_checkpoints__checkpoint_id__exports__name__download_get: {
+        parameters: {
+            query?: never;
+            header?: {
+                range?: string | null;
+                "if-range"?: string | null;
+            };
+            path: {
+                checkpoint_id: string;
+                name: string;
             };
             cookie?: never;
         };

@@ -20,6 +20,7 @@ export type Metrics = Schemas["Metrics"];
 export type Sample = Schemas["Sample"];
 export type LogPage = Schemas["LogPage"];
 export type Checkpoint = Schemas["Checkpoint"];
+export type Export = Schemas["Export"];
 export type Evaluation = Schemas["Evaluation"];
 export type ReportRow = Schemas["ReportRow"];
 export type ReportCell = Schemas["ReportCell"];
