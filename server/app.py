@@ -18,6 +18,8 @@ from server.checkpoints.evaluations import router as evaluations
 from server.checkpoints.routes import router as checkpoints
 from server.db import Database
 from server.deps import Services
+from server.files.keeper import Keeper
+from server.files.routes import router as files
 from server.gangs.routes import router as gangs
 from server.inference.engines import EngineManager
 from server.inference.routes import router as inference
@@ -56,10 +58,11 @@ def create_app(settings: Settings) -> FastAPI:
         app.state.courier = courier = Courier(known, db)
         lookout = Lookout(known, db, hub)
         retention = Retention(known, db)
+        app.state.files = keeper = Keeper(known, db)
         if tracing is not None:
             tracing.watch(db)
         app.state.replicas = replicas = Replicas(known.sqlalchemy_url, hub)
-        parts = (replicas, reconciler, courier, lookout, retention)
+        parts = (replicas, reconciler, courier, lookout, retention, keeper)
         for part in parts:
             await part.start()
         try:
@@ -85,7 +88,7 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     for router in (
         stages, plans, runs, pipelines, telemetry, live, checkpoints, evaluations, reports,
-        inference, workers, system, attempts, gangs, keys, webhooks, alerts,
+        inference, workers, system, attempts, gangs, keys, webhooks, alerts, files,
     ):  # fmt: skip
         app.include_router(router)
     document.install(app)
