@@ -7,9 +7,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from nanochat_client import types
 from nanochat_client.address import Address
 from nanochat_client.bound import Async
-from nanochat_client.calls import Calls, RunCalls
+from nanochat_client.calls import Calls, FileCalls, RunCalls
 from nanochat_client.download import Part, Progress
 from nanochat_client.handles import AsyncRun, with_verbs
 from nanochat_client.operations import artefacts, models
@@ -43,6 +44,11 @@ class AsyncClient(Calls, Async):
     def runs(self) -> AsyncRuns:
         """`await client.runs()` lists; `client.runs.create(…)` and `client.runs.get(id)` are awaited too."""
         return AsyncRuns(self)
+
+    @property
+    def files(self) -> AsyncFiles:
+        """`await client.files()` lists, `await client.files.upload(path)` uploads, and so on."""
+        return AsyncFiles(self)
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -104,3 +110,28 @@ class AsyncRuns(RunCalls, Async):
 
     async def send(self, operation: Operation[Any]) -> Any:
         return await self._client.send(operation)
+
+
+class AsyncFiles(FileCalls, Async):
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+
+    async def send(self, operation: Operation[Any]) -> Any:
+        return await self._client.send(operation)
+
+    async def upload(
+        self,
+        path: str | Path,
+        *,
+        kind: str | None = None,
+        name: str | None = None,
+        progress: Progress | None = None,
+    ) -> types.File:
+        """Bring a file to the service and have it checked: see `Files.upload` of the other client."""
+        import asyncio  # takes longer to import than most of this
+
+        from nanochat_client.upload import Sending
+
+        sending = Sending(Path(path), kind, name, progress)
+        await asyncio.to_thread(sending.measure)
+        return await self._client._transport.push(sending)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nanochat_client.bound import Call, RunCall, RunsCall
-from nanochat_client.operations import artefacts, runs, service
+from nanochat_client.operations import artefacts, files, runs, service
 from nanochat_client.operations import models as answering
 
 
@@ -13,6 +13,16 @@ class RunCalls:
     __call__ = RunsCall(runs.list_runs)
     create = RunCall(runs.create_run)
     get = RunCall(runs.get_run)
+
+
+class FileCalls:
+    """`client.files`: called it lists; `upload` is both `create` and sending the content."""
+
+    __call__ = Call(files.list_files)
+    create = Call(files.create_file)
+    append = Call(files.append)
+    get = Call(files.get_file)
+    delete = Call(files.delete_file)
 
 
 class Calls:

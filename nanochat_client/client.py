@@ -7,9 +7,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from nanochat_client import types
 from nanochat_client.address import Address
 from nanochat_client.bound import Sync
-from nanochat_client.calls import Calls, RunCalls
+from nanochat_client.calls import Calls, FileCalls, RunCalls
 from nanochat_client.download import Part, Progress
 from nanochat_client.handles import Run, with_verbs
 from nanochat_client.operations import artefacts, models
@@ -43,6 +44,11 @@ class Client(Calls, Sync):
     def runs(self) -> Runs:
         """`client.runs()` lists, `client.runs.create(…)` starts, `client.runs.get(id)` reads one."""
         return Runs(self)
+
+    @property
+    def files(self) -> Files:
+        """`client.files()` lists, `client.files.upload(path)` uploads; `get` and `delete` take an id."""
+        return Files(self)
 
     def __enter__(self) -> Client:
         return self
@@ -102,3 +108,32 @@ class Runs(RunCalls, Sync):
 
     def send(self, operation: Operation[Any]) -> Any:
         return self._client.send(operation)
+
+
+class Files(FileCalls, Sync):
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def send(self, operation: Operation[Any]) -> Any:
+        return self._client.send(operation)
+
+    def upload(
+        self,
+        path: str | Path,
+        *,
+        kind: str | None = None,
+        name: str | None = None,
+        progress: Progress | None = None,
+    ) -> types.File:
+        """Bring a file to the service and have it checked; goes on where an earlier call stopped.
+
+        `kind`: conversations, text or preset; by default what the file looks like. `name`: by default the
+        file's own, in small letters. `progress`: called with the bytes that are there and those of the
+        whole. The answer's `path` is what a run is told. Raises Invalid for a file that is rejected, with its
+        first bad line, and Conflict when another file has the name.
+        """
+        from nanochat_client.upload import Sending
+
+        sending = Sending(Path(path), kind, name, progress)
+        sending.measure()
+        return self._client._transport.push(sending)

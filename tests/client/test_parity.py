@@ -11,7 +11,7 @@ import pytest
 
 from nanochat_client import AsyncClient, Client, types
 from nanochat_client.bound import _Method
-from nanochat_client.calls import Calls, RunCalls
+from nanochat_client.calls import Calls, FileCalls, RunCalls
 from nanochat_client.handles import RunVerbs
 from nanochat_client.operations import artefacts, models
 from server.app import create_app
@@ -33,13 +33,14 @@ PARAMETERS_LEFT_OUT = {
     "format": "the text is in the answer: Report.markdown, LogPage",
     "Idempotency-Key": "made for every call that creates",
     "If-Match": "made of `version`",
+    "Upload-Offset": "made of `offset`",
     "range": "made of what is here already",
     "if-range": "made of what is here already",
 }
 #: methods that are not in the table, because they do more than send one operation
 BY_HAND = [lambda: artefacts.download("x"), lambda: models.chat_stream([], "x", {})]
 SAMPLES: dict[Any, Any] = {
-    str: "x", int: 1, float: 1.0, bool: True, types.RunPatch: types.RunPatch(name="n"),
+    str: "x", int: 1, float: 1.0, bool: True, bytes: b"x", types.RunPatch: types.RunPatch(name="n"),
 }  # fmt: skip
 
 
@@ -72,7 +73,7 @@ def sample(hint: Any) -> Any:
 def made() -> list[Any]:
     """Every operation of the table, with every argument given."""
     found = [build() for build in BY_HAND]
-    for name, method in [*vars(Calls).items(), *vars(RunCalls).items()]:
+    for name, method in [*vars(Calls).items(), *vars(RunCalls).items(), *vars(FileCalls).items()]:
         if not isinstance(method, _Method):
             continue
         hints = get_type_hints(method.operation)
@@ -130,7 +131,7 @@ def test_both_clients_have_the_same_methods_with_the_same_arguments() -> None:
     assert set(methods(Client)) - table == {"chat_stream", "close", "download", "follow", "openai", "send"}
 
 
-@pytest.mark.parametrize("table", [Calls, RunCalls, RunVerbs])
+@pytest.mark.parametrize("table", [Calls, FileCalls, RunCalls, RunVerbs])
 def test_every_call_says_what_it_does(table: type) -> None:
     silent = [
         name
