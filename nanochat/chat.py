@@ -7,12 +7,15 @@ An assistant's content may be parts: text, python (a call of the calculator) and
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from nanochat.tokenizer import Tokenizer
+if TYPE_CHECKING:
+    from nanochat.tokenizer import Tokenizer
 
 Message = Mapping[str, Any]
+#: what an assistant's content may be made of
+PARTS = ("text", "python", "python_output")
 
 
 class ConversationError(ValueError):
@@ -35,28 +38,20 @@ def render_conversation(
         ids.extend(tokens)
         mask.extend([learned] * len(tokens))
 
-    for position, message in enumerate(_without_system(messages)):
-        expected = "assistant" if position % 2 else "user"
-        role, content = message.get("role"), message.get("content")
-        if role != expected:
-            raise ConversationError(f"message {position} is from {role!r}, expected {expected!r}")
+    for role, parts in turns(messages):
         if role == "user":
-            if not isinstance(content, str):
-                raise ConversationError(f"message {position}: a user's content is text")
-            add([special("<|user_start|>"), *tokenizer.encode(content), special("<|user_end|>")], 0)
+            ((_, text),) = parts
+            add([special("<|user_start|>"), *tokenizer.encode(text), special("<|user_end|>")], 0)
             continue
         add([special("<|assistant_start|>")], 0)
-        for part in [{"type": "text", "text": content}] if isinstance(content, str) else content or []:
-            tokens = tokenizer.encode(part["text"])
-            match part["type"]:
-                case "text":
-                    add(tokens, 1)
-                case "python":
-                    add([special("<|python_start|>"), *tokens, special("<|python_end|>")], 1)
-                case "python_output":
-                    add([special("<|output_start|>"), *tokens, special("<|output_end|>")], 0)
-                case other:
-                    raise ConversationError(f"message {position}: unknown part {other!r}")
+        for kind, text in parts:
+            tokens = tokenizer.encode(text)
+            if kind == "text":
+                add(tokens, 1)
+            elif kind == "python":
+                add([special("<|python_start|>"), *tokens, special("<|python_end|>")], 1)
+            else:
+                add([special("<|output_start|>"), *tokens, special("<|output_end|>")], 0)
         add([special("<|assistant_end|>")], 1)
     return ids[:max_tokens], mask[:max_tokens]
 
@@ -67,6 +62,35 @@ def render_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int
         raise ConversationError("the last message must come from the user")
     ids, _ = render_conversation(tokenizer, messages, max_tokens=2**31)
     return [*ids, tokenizer.special("<|assistant_start|>")]
+
+
+def turns(messages: Sequence[Message]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """Role and parts (kind, text) of each message, the system's joined to the first user's.
+
+    Raises ConversationError for what has no rendering.
+    """
+    for position, message in enumerate(_without_system(messages)):
+        expected = "assistant" if position % 2 else "user"
+        role, content = message.get("role"), message.get("content")
+        if role != expected:
+            raise ConversationError(f"message {position} is from {role!r}, expected {expected!r}")
+        if isinstance(content, str):
+            yield expected, [("text", content)]
+        elif role == "user":
+            raise ConversationError(f"message {position}: a user's content is text")
+        elif isinstance(content, Sequence) or content is None:
+            yield expected, [_part(part, position) for part in content or ()]
+        else:
+            raise ConversationError(f"message {position}: content is text or a list of parts")
+
+
+def _part(part: Any, position: int) -> tuple[str, str]:
+    kind, text = (part.get("type"), part.get("text")) if isinstance(part, Mapping) else (None, None)
+    if kind not in PARTS:
+        raise ConversationError(f"message {position}: unknown part {kind!r}")
+    if not isinstance(text, str):
+        raise ConversationError(f"message {position}: a part of type {kind!r} has no text")
+    return kind, text
 
 
 def _without_system(messages: Sequence[Message]) -> list[Message]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from nanochat_client import types
 from nanochat_client.address import Address
 from nanochat_client.bound import Async
-from nanochat_client.calls import Calls, CheckpointCalls, RunCalls
+from nanochat_client.calls import Calls, CheckpointCalls, FileCalls, RunCalls
 from nanochat_client.download import Part, Progress
 from nanochat_client.exports import EVERY_S, checked, part_of
 from nanochat_client.handles import AsyncRun, with_verbs
@@ -51,6 +51,11 @@ class AsyncClient(Calls, Async):
     def checkpoints(self) -> AsyncCheckpoints:
         """As `checkpoints` of `Client`; what it does is awaited."""
         return AsyncCheckpoints(self)
+
+    @property
+    def files(self) -> AsyncFiles:
+        """`await client.files()` lists, `await client.files.upload(path)` uploads, and so on."""
+        return AsyncFiles(self)
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -144,3 +149,28 @@ class AsyncCheckpoints(CheckpointCalls, Async):
             await asyncio.sleep(EVERY_S)
             export = await self.get_export(checkpoint_id, export.name)
         return checked(export) if wait else export
+
+
+class AsyncFiles(FileCalls, Async):
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+
+    async def send(self, operation: Operation[Any]) -> Any:
+        return await self._client.send(operation)
+
+    async def upload(
+        self,
+        path: str | Path,
+        *,
+        kind: str | None = None,
+        name: str | None = None,
+        progress: Progress | None = None,
+    ) -> types.File:
+        """Bring a file to the service and have it checked: see `Files.upload` of the other client."""
+        import asyncio  # takes longer to import than most of this
+
+        from nanochat_client.upload import Sending
+
+        sending = Sending(Path(path), kind, name, progress)
+        await asyncio.to_thread(sending.measure)
+        return await self._client._transport.push(sending)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nanochat_client.bound import Call, RunCall, RunsCall
-from nanochat_client.operations import artefacts, runs, service
+from nanochat_client.operations import artefacts, files, runs, service
 from nanochat_client.operations import models as answering
 
 
@@ -23,6 +23,16 @@ class CheckpointCalls:
     start_export = Call(artefacts.start_export)
     exports = Call(artefacts.list_exports)
     get_export = Call(artefacts.get_export)
+
+
+class FileCalls:
+    """`client.files`: called it lists; `upload` is both `create` and sending the content."""
+
+    __call__ = Call(files.list_files)
+    create = Call(files.create_file)
+    append = Call(files.append)
+    get = Call(files.get_file)
+    delete = Call(files.delete_file)
 
 
 class Calls:

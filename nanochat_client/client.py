@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from nanochat_client import types
 from nanochat_client.address import Address
 from nanochat_client.bound import Sync
-from nanochat_client.calls import Calls, CheckpointCalls, RunCalls
+from nanochat_client.calls import Calls, CheckpointCalls, FileCalls, RunCalls
 from nanochat_client.download import Part, Progress
 from nanochat_client.exports import EVERY_S, checked, part_of
 from nanochat_client.handles import Run, with_verbs
@@ -51,6 +51,11 @@ class Client(Calls, Sync):
     def checkpoints(self) -> Checkpoints:
         """`client.checkpoints()` lists, `.get(id)` reads one, `.export(id)` has one written out."""
         return Checkpoints(self)
+
+    @property
+    def files(self) -> Files:
+        """`client.files()` lists, `client.files.upload(path)` uploads; `get` and `delete` take an id."""
+        return Files(self)
 
     def __enter__(self) -> Client:
         return self
@@ -144,3 +149,32 @@ class Checkpoints(CheckpointCalls, Sync):
             time.sleep(EVERY_S)
             export = self.get_export(checkpoint_id, export.name)
         return checked(export) if wait else export
+
+
+class Files(FileCalls, Sync):
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def send(self, operation: Operation[Any]) -> Any:
+        return self._client.send(operation)
+
+    def upload(
+        self,
+        path: str | Path,
+        *,
+        kind: str | None = None,
+        name: str | None = None,
+        progress: Progress | None = None,
+    ) -> types.File:
+        """Bring a file to the service and have it checked; goes on where an earlier call stopped.
+
+        `kind`: conversations, text or preset; by default what the file looks like. `name`: by default the
+        file's own, in small letters. `progress`: called with the bytes that are there and those of the
+        whole. The answer's `path` is what a run is told. Raises Invalid for a file that is rejected, with its
+        first bad line, and Conflict when another file has the name.
+        """
+        from nanochat_client.upload import Sending
+
+        sending = Sending(Path(path), kind, name, progress)
+        sending.measure()
+        return self._client._transport.push(sending)

@@ -20,6 +20,8 @@ from server.db import Database
 from server.deps import Services
 from server.exports.exporter import Exporter
 from server.exports.routes import router as exports
+from server.files.keeper import Keeper
+from server.files.routes import router as files
 from server.gangs.routes import router as gangs
 from server.inference.engines import EngineManager
 from server.inference.routes import router as inference
@@ -58,10 +60,11 @@ def create_app(settings: Settings) -> FastAPI:
         app.state.courier = courier = Courier(known, db)
         lookout = Lookout(known, db, hub)
         retention = Retention(known, db)
+        app.state.files = keeper = Keeper(known, db)
         if tracing is not None:
             tracing.watch(db)
         app.state.replicas = replicas = Replicas(known.sqlalchemy_url, hub)
-        parts = (replicas, reconciler, courier, lookout, retention, exporter)
+        parts = (replicas, reconciler, courier, lookout, retention, exporter, keeper)
         for part in parts:
             await part.start()
         try:
@@ -87,7 +90,7 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     for router in (
         stages, plans, runs, pipelines, telemetry, live, checkpoints, exports, evaluations, reports,
-        inference, workers, system, attempts, gangs, keys, webhooks, alerts,
+        inference, workers, system, attempts, gangs, keys, webhooks, alerts, files,
     ):  # fmt: skip
         app.include_router(router)
     document.install(app)

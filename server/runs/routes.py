@@ -38,7 +38,7 @@ async def create_run(
     run_id = service.fresh_id()
     if earlier := await idempotency.repeated(session, key, "POST /runs", body, run_id):
         return _answer(await repository.get(session, earlier), response, created=True)
-    run = await service.create(session, body, run_id)
+    run = await service.create(session, body, run_id, services.settings.base_dir)
     announce(session, services.hub, run.id, services.reconciler.hint)
     return _answer(run, response, created=True)
 

@@ -12,7 +12,7 @@ import pytest
 from nanochat_client import AsyncClient, Client, types
 from nanochat_client.aio import AsyncCheckpoints
 from nanochat_client.bound import _Method
-from nanochat_client.calls import Calls, CheckpointCalls, RunCalls
+from nanochat_client.calls import Calls, CheckpointCalls, FileCalls, RunCalls
 from nanochat_client.client import Checkpoints
 from nanochat_client.handles import RunVerbs
 from nanochat_client.operations import artefacts, models
@@ -35,6 +35,7 @@ PARAMETERS_LEFT_OUT = {
     "format": "the text is in the answer: Report.markdown, LogPage",
     "Idempotency-Key": "made for every call that creates",
     "If-Match": "made of `version`",
+    "Upload-Offset": "made of `offset`",
     "range": "made of what is here already",
     "if-range": "made of what is here already",
 }
@@ -45,7 +46,7 @@ BY_HAND = [
     lambda: models.chat_stream([], "x", {}),
 ]
 SAMPLES: dict[Any, Any] = {
-    str: "x", int: 1, float: 1.0, bool: True, types.RunPatch: types.RunPatch(name="n"),
+    str: "x", int: 1, float: 1.0, bool: True, bytes: b"x", types.RunPatch: types.RunPatch(name="n"),
 }  # fmt: skip
 
 
@@ -79,7 +80,7 @@ def made() -> list[Any]:
     """Every operation of the table, with every argument given."""
     found = [build() for build in BY_HAND]
     for name, method in (
-        item for table in (Calls, RunCalls, CheckpointCalls) for item in vars(table).items()
+        item for table in (Calls, RunCalls, CheckpointCalls, FileCalls) for item in vars(table).items()
     ):
         if not isinstance(method, _Method):
             continue
@@ -145,7 +146,7 @@ def test_both_clients_have_the_same_methods_with_the_same_arguments() -> None:
     assert set(methods(Client)) - table == {"chat_stream", "close", "download", "follow", "openai", "send"}
 
 
-@pytest.mark.parametrize("table", [Calls, RunCalls, CheckpointCalls, RunVerbs])
+@pytest.mark.parametrize("table", [Calls, FileCalls, RunCalls, CheckpointCalls, RunVerbs])
 def test_every_call_says_what_it_does(table: type) -> None:
     silent = [
         name
