@@ -130,7 +130,7 @@ export interface paths {
         };
         /**
          * List Configs
-         * @description The presets: what each sets, what it resolves to, what is wrong with it.
+         * @description The presets, uploaded ones too: what each sets, what it resolves to, what is wrong with it.
          *
          *     `auto` has no file: it is planned for the GPUs of the best worker, else for a CPU.
          */
@@ -198,6 +198,62 @@ export interface paths {
         options?: never;
         head?: never;
         patch?: never;
+        trace?: never;
+    };
+    "/files": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Files
+         * @description Files and uploads, newest first.
+         */
+        get: operations["list_files_files_get"];
+        put?: never;
+        /**
+         * Create File
+         * @description Announce a file. The answer's `offset` says where its bytes begin: of the same file that was announced
+         *     before, whole or not, where they go on.
+         */
+        post: operations["create_file_files_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/files/{file_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get File
+         * @description How far it is, and what its check found.
+         */
+        get: operations["get_file_files__file_id__get"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete File
+         * @description Remove a file or an upload. 409 `in_use` while a run that is not over reads it.
+         */
+        delete: operations["delete_file_files__file_id__delete"];
+        options?: never;
+        head?: never;
+        /**
+         * Append To File
+         * @description Send the bytes from `Upload-Offset` on, all of them or a part; what is answered is on the disk.
+         *
+         *     409 `wrong_offset`: the header `Upload-Offset` of the answer says from where. After the last byte the file
+         *     is checked: `state` is `ready`, `rejected`, or for a large one `checking` first.
+         */
+        patch: operations["append_to_file_files__file_id__patch"];
         trace?: never;
     };
     "/healthz": {
@@ -1952,6 +2008,83 @@ export interface components {
             /** T */
             t: number;
         };
+        /** File */
+        File: {
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+            /**
+             * Expires At
+             * @description When it goes by itself; null for one that is ready.
+             */
+            expires_at?: string | null;
+            /** Id */
+            id: string;
+            /**
+             * Items
+             * @description Conversations or documents in it; null for a preset.
+             */
+            items?: number | null;
+            kind: components["schemas"]["FileKind"];
+            /**
+             * Message
+             * @description Why it was rejected: names the first bad line.
+             */
+            message?: string | null;
+            /** Name */
+            name: string;
+            /**
+             * Offset
+             * @description Bytes that are here: where the next part begins.
+             */
+            offset: number;
+            /**
+             * Path
+             * @description Below the base directory: what a run is told, once it is ready.
+             */
+            path: string;
+            /** Ready At */
+            ready_at?: string | null;
+            /** Sha256 */
+            sha256: string;
+            /**
+             * Size
+             * @description Bytes.
+             */
+            size: number;
+            state: components["schemas"]["FileState"];
+        };
+        /** FileCreate */
+        FileCreate: {
+            kind: components["schemas"]["FileKind"];
+            /**
+             * Name
+             * @description Small letters, digits, dot, dash, underscore; the ending says the format.
+             */
+            name: string;
+            /**
+             * Sha256
+             * @description Of all of it, hex.
+             */
+            sha256: string;
+            /**
+             * Size
+             * @description Bytes.
+             */
+            size: number;
+        };
+        /**
+         * FileKind
+         * @enum {string}
+         */
+        FileKind: "conversations" | "text" | "preset";
+        /**
+         * FileState
+         * @enum {string}
+         */
+        FileState: "uploading" | "checking" | "ready" | "rejected";
         /**
          * Finish
          * @description How an attempt ended. `outcome`: what the worker saw; the server decides what becomes of the run.
@@ -2395,6 +2528,13 @@ export interface components {
         Page_Event_: {
             /** Items */
             items: components["schemas"]["Event"][];
+            /** Next Cursor */
+            next_cursor?: string | null;
+        };
+        /** Page[File] */
+        Page_File_: {
+            /** Items */
+            items: components["schemas"]["File"][];
             /** Next Cursor */
             next_cursor?: string | null;
         };
@@ -3646,6 +3786,216 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Page_Evaluation_"];
+                };
+            };
+            /** @description What is wrong with it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Any other error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    list_files_files_get: {
+        parameters: {
+            query?: {
+                kind?: components["schemas"]["FileKind"] | null;
+                cursor?: string | null;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_File_"];
+                };
+            };
+            /** @description What is wrong with it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Any other error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    create_file_files_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                "Idempotency-Key"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["FileCreate"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["File"];
+                };
+            };
+            /** @description What is wrong with it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Any other error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    get_file_files__file_id__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                file_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["File"];
+                };
+            };
+            /** @description What is wrong with it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Any other error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    delete_file_files__file_id__delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                file_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description What is wrong with it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Any other error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    append_to_file_files__file_id__patch: {
+        parameters: {
+            query?: never;
+            header: {
+                "Upload-Offset": number;
+            };
+            path: {
+                file_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/octet-stream": string;
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["File"];
                 };
             };
             /** @description What is wrong with it */
