@@ -1,6 +1,6 @@
 /** Everything the pages read and do, as TanStack Query hooks. Live pages invalidate these when told of a change;
  *  polling is the fallback for when the websocket is away. */
-import { useMutation, useQueries, useQuery, useQueryClient } from "@tanstack/react-query";
+import { useInfiniteQuery, useMutation, useQueries, useQuery, useQueryClient } from "@tanstack/react-query";
 import { api, getJson, unwrap } from "./client";
 import type { Model, Pipeline, PlanCreate, Run, RunCreate, RunState } from "./types";
 import { hasEnded } from "./types";
@@ -203,6 +203,27 @@ export function useReport(pipeline_id: string, live: boolean) {
     queryKey: ["report", pipeline_id, live],
     queryFn: () => unwrap(api.GET("/pipelines/{pipeline_id}/report", { params: { path: { pipeline_id } } })),
     placeholderData: (previous) => previous,
+  });
+}
+
+/** Files of users, newest first; what is on its way is looked at more often. */
+export function useFiles() {
+  return useInfiniteQuery({
+    queryKey: ["files"],
+    queryFn: ({ pageParam }) => unwrap(api.GET("/files", { params: { query: { limit: 100, ...(pageParam && { cursor: pageParam }) } } })),
+    initialPageParam: "",
+    getNextPageParam: ({ next_cursor }) => next_cursor ?? undefined,
+    refetchInterval: ({ state }) =>
+      state.data?.pages.some(({ items }) => items.some(({ state: now }) => now === "uploading" || now === "checking")) ? FAST_MS : SLOW_MS,
+  });
+}
+
+export function useDeleteFile() {
+  const client = useQueryClient();
+  return useMutation({
+    mutationFn: (file_id: string) => unwrap(api.DELETE("/files/{file_id}", { params: { path: { file_id } } })),
+    // a preset goes from the forms too
+    onSuccess: () => void client.invalidateQueries(),
   });
 }
 
