@@ -42,18 +42,6 @@ def test_help_lists_every_flag_and_needs_no_torch(tmp_path: Path, script: str, a
     assert "torch" not in {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
 
 
-def test_a_training_that_compiles_nothing_does_not_import_the_compiler(tmp_path: Path) -> None:
-    """torch._dynamo costs every rank a second of CPU before its first step."""
-    home = Home(tmp_path)
-    home.train_tokenizer()
-    flags = {**home.base_config(num_iterations=2), "compile": "off"}
-    argv = [f"--{key}={value}" for key, value in flags.items()]
-    done = run_script(["-X", "importtime", "-m", "scripts.base_train", *argv], home.base)
-    assert done.returncode == 0, done.stderr[-2000:]
-    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert "torch" in imported and "torch._dynamo" not in imported
-
-
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_an_unknown_flag_exits_2_and_names_the_nearest(tmp_path: Path, script: str) -> None:
     done = run_script(["-m", f"scripts.{script}", "--sed=3"], tmp_path)

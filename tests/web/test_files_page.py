@@ -14,7 +14,7 @@ from nanochat_client.types.keys import KeyCreate, Scope
 from server.keys import local
 from tests.server.fake_worker import post_run
 from tests.server.files.uploads import GOOD, conversations, upload
-from tests.services import Service, eventually
+from tests.services import Service
 from tests.web import seed
 from tests.web.conftest import DESKTOP, PHONE, Visitor
 from tests.web.test_access import AXE, SERIOUS
@@ -163,18 +163,6 @@ def test_an_upload_is_paused_and_goes_on_also_in_another_window(
     expect(rows(page, "Uploads")).to_contain_text("ready")
     assert offsets[0] == here_already
     assert (service.settings.base_dir / stored(service)["long.jsonl"]["path"]).read_bytes() == content
-
-
-def test_a_cancelled_upload_leaves_nothing(
-    service: Service, visit: Any, here: Callable[[str, bytes], str]
-) -> None:
-    page = visit().open("/files")
-    page.route("**/files/f*", lambda route: None if route.request.method == "PATCH" else route.continue_())
-    choose(page, here("a.jsonl", GOOD))
-    expect(rows(page, "Uploads")).to_contain_text("0 %")
-    page.get_by_role("button", name="Cancel the upload of a.jsonl").click()
-    eventually(lambda: stored(service) == {})
-    expect(page.get_by_text("a.jsonl")).to_have_count(0)
 
 
 def test_what_a_key_may_not_do_is_not_offered(
