@@ -18,7 +18,7 @@ from typing import Any
 
 from nanochat import files
 from nanochat.storage import Storage, StorageError
-from server.background import Periodic, end
+from server.background import Periodic, end, in_thread
 from server.db import Database
 from server.files import check, parts, repository, service
 from server.files.parts import Part
@@ -145,7 +145,7 @@ class Keeper:
             if not await repository.settle(session, file_id, items=report.items, message=message):
                 raise NotFound(f"file {file_id} was deleted while it was checked")
             if message is None and not placed:
-                part.become(final)
+                await in_thread(part.become, final)
         if message is not None or placed:
             await asyncio.to_thread(parts.drop, self._base, file_id)
         log.info("file %s (%s): %s", file_id, file.name, message or "ready")
