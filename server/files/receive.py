@@ -53,7 +53,11 @@ class Receiver:
         async with AsyncExitStack() as stack:
             stop = await stack.enter_async_context(self._turn(file_id))
             part = await stack.enter_async_context(self._part(file_id))
-            file = await self._begin(file_id, part, offset)
+            try:
+                file = await self._begin(file_id, part, offset)
+            except (Conflict, NotFound):
+                part.discard_empty()
+                raise
             if announced is not None and offset + announced > file.size:
                 raise _too_large(file)
             await _on_disk(part.cut, offset)
@@ -163,6 +167,8 @@ class _Writing:
             return
         await self._flush()
         await _on_disk(self._part.sync)
+        if self._part.size() != self._at:  # a write has failed before: what came since is not whole
+            return
         async with self._db.write() as session:
             if not await repository.advance(session, self._file, self._kept, self._at):
                 raise NotFound(f"file {self._file.id} was deleted, or somebody else has sent these bytes")
@@ -191,7 +197,8 @@ async def _until(stop: asyncio.Event, body: AsyncIterator[bytes]) -> AsyncGenera
             reading = asyncio.ensure_future(anext(body))
             await asyncio.wait({reading, stopped}, timeout=SILENT_S, return_when=asyncio.FIRST_COMPLETED)
             if stop.is_set():
-                raise Busy("somebody else goes on with this upload", "overtaken")
+                detail = "somebody else goes on with this upload, or the server stops: ask for the offset"
+                raise Busy(detail, "overtaken")
             if not reading.done():
                 raise TooSlow(f"nothing came for {SILENT_S:g} s: ask for the offset and go on")
             try:

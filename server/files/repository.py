@@ -86,13 +86,10 @@ async def settle(session: AsyncSession, file_id: str, *, items: int | None, mess
     return await _did(session, checked.values(**values))
 
 
-async def ids_in(session: AsyncSession, state: FileState) -> Sequence[str]:
+async def ids_in(session: AsyncSession, *states: FileState) -> Sequence[str]:
     """The oldest first."""
-    return (await session.scalars(select(File.id).where(File.state == state).order_by(File.touched_at))).all()
-
-
-async def all_ids(session: AsyncSession) -> set[str]:
-    return set(await session.scalars(select(File.id)))
+    query = select(File.id).where(File.state.in_(states)).order_by(File.touched_at)
+    return (await session.scalars(query)).all()
 
 
 async def untouched(session: AsyncSession, before: datetime, *, lock: bool = False) -> Sequence[File]:
