@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from pathlib import Path
@@ -18,10 +19,11 @@ from server.background import in_thread
 from server.db import Database
 from server.files import parts, repository
 from server.files.parts import Part
-from server.files.refusals import Busy, NoRoom, TooLarge, TooSlow, WrongOffset
+from server.files.refusals import Busy, DiskFailed, NoRoom, TooLarge, TooSlow, WrongOffset
 from server.models import File
 from server.problems import Conflict, NotFound
 
+log = logging.getLogger(__name__)
 WRITE_BYTES = 1024 * 1024
 SYNC_BYTES = 32 * 1024 * 1024
 #: a sender may be silent for so long
@@ -138,10 +140,10 @@ class _Writing:
             async with aclosing(_until(stop, body)) as arriving:
                 async for data in arriving:
                     await self._add(data)
-        except (TooLarge, NoRoom):
+        except (TooLarge, NoRoom, DiskFailed):
             raise
         except BaseException:
-            with suppress(NotFound, NoRoom):
+            with suppress(NotFound, NoRoom, DiskFailed):
                 await self._keep()
             raise
         await self._keep()
@@ -176,16 +178,17 @@ class _Writing:
 
 
 async def _on_disk(call: Callable[..., object], *arguments: object) -> None:
-    """To its end also when this task is cancelled: what is written must be known.
+    """To its end, also when this task is cancelled: what is written must be known.
 
-    Raises NoRoom when the disk takes no more.
+    Raises NoRoom, and DiskFailed for all that is no lack of room.
     """
     try:
         await in_thread(call, *arguments)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        raise NoRoom(f"the disk takes no more: {error.strerror}", code="disk_full") from None
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise NoRoom(f"the disk takes no more: {error.strerror}", code="disk_full") from None
+        log.exception("a part of an upload cannot be written")
+        raise DiskFailed(f"the server's disk failed ({error.strerror}): its log says more") from None
 
 
 async def _until(stop: asyncio.Event, body: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:

@@ -14,7 +14,7 @@ from nanochat_client.types.keys import KeyCreate, Scope
 from server.keys import local
 from tests.server.fake_worker import post_run
 from tests.server.files.uploads import GOOD, conversations, upload
-from tests.services import Service, eventually
+from tests.services import Service
 from tests.web import seed
 from tests.web.conftest import DESKTOP, PHONE, Visitor
 from tests.web.test_access import AXE, SERIOUS
@@ -172,8 +172,10 @@ def test_a_cancelled_upload_leaves_nothing(
     page.route("**/files/f*", lambda route: None if route.request.method == "PATCH" else route.continue_())
     choose(page, here("a.jsonl", GOOD))
     expect(rows(page, "Uploads")).to_contain_text("0 %")
-    page.get_by_role("button", name="Cancel the upload of a.jsonl").click()
-    eventually(lambda: stored(service) == {})
+    # the page is waited for, not the service: routes are only passed on while Playwright is asked something
+    with page.expect_response(lambda answer: answer.request.method == "DELETE"):
+        page.get_by_role("button", name="Cancel the upload of a.jsonl").click()
+    assert stored(service) == {}
     expect(page.get_by_text("a.jsonl")).to_have_count(0)
 
 

@@ -418,7 +418,7 @@ def test_a_full_disk_is_said_before_and_while_bytes_come(
 
     with monkeypatch.context() as patch:
         patch.setattr(receive.Part, "write", broken)
-        assert send(service.client, file_id, GOOD[10:], 10).status_code == 500
+        assert send(service.client, file_id, GOOD[10:], 10).json()["code"] == "disk_failed"
     assert offset_of(service.client, file_id) == 10, "what was not written is not acknowledged"
     assert send(service.client, file_id, GOOD[10:], 10).json()["state"] == "ready"
 
