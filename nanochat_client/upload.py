@@ -40,6 +40,8 @@ class Sending:
         if not self.name:
             raise Invalid(f"{path.name}: give `name`, of a-z, 0-9, dot, dash and underscore", code="invalid")
         self.size = path.stat().st_size
+        if not self.size:
+            raise Invalid(f"{path} is empty", code="invalid")
         self.done: types.File | None = None
         self.pause_s = 0.0
         self._sha256 = ""

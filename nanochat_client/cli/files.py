@@ -67,8 +67,9 @@ def _uploaded(file: File) -> str:
     if file.kind == "preset":
         return f"{file.path}: nanochat run STAGE --config {Path(file.name).stem}"
     field = "tasks" if file.kind == "conversations" else "data"
-    what = "conversations" if file.kind == "conversations" else "documents"
-    return f"{file.path}  {file.items:,} {what}: nanochat run STAGE --set {field}={file.path}"
+    what = "conversation" if file.kind == "conversations" else "document"
+    many = "" if file.items == 1 else "s"
+    return f"{file.path}  {file.items:,} {what}{many}: nanochat run STAGE --set {field}={file.path}"
 
 
 @files.command("list")

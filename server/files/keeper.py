@@ -18,7 +18,7 @@ from typing import Any
 
 from nanochat import files
 from nanochat.storage import Storage, StorageError
-from server.background import Periodic, end
+from server.background import Periodic, end, in_thread
 from server.db import Database
 from server.files import check, parts, repository, service
 from server.files.parts import Part
@@ -53,6 +53,7 @@ class Keeper:
         """What has come until now is on the disk, and in the database, when this returns."""
         await self._looks.stop()
         self.receiver.end()
+        await end(*self._checks.values())  # who waits for one goes on
         if self._receiving:
             await asyncio.wait(self._receiving, timeout=STOP_S)
         await end(*self._checks.values())
@@ -91,16 +92,23 @@ class Keeper:
         Raises NotFound, Forbidden, and Conflict while a run needs it.
         """
         await self.receiver.stop(file_id)
-        async with self._db.write() as session:
-            file = await repository.get(session, file_id, lock=True)
-            if file.state == repository.READY and not ready:
-                raise Forbidden("this needs a key with the scope operate: runs may use the file")
-            await service.delete(session, file, self._settings)
-            if file.state == repository.READY:
-                # before the commit: afterwards the name may be another file's
-                parts.put_away(self._base, file.id, files.place(self._base, file.kind, file.name))
+        away: Path | None = None
+        try:
+            async with self._db.write() as session:
+                file = await repository.get(session, file_id, lock=True)
+                if file.state == repository.READY and not ready:
+                    raise Forbidden("this needs a key with the scope operate: runs may use the file")
+                await service.delete(session, file, self._settings)
+                if file.state == repository.READY:
+                    # before the commit: afterwards the name may be another file's
+                    away = files.place(self._base, file.kind, file.name)
+                    parts.put_away(self._base, file.id, away)
+        except BaseException:
+            if away is not None:
+                parts.put_back(self._base, file_id, away)
+            raise
         await asyncio.to_thread(parts.drop, self._base, file.id)
-        if file.state == repository.READY:
+        if away is not None:
             await asyncio.to_thread(self._unshare, file)
 
     async def _row(self, file_id: str) -> File:
@@ -130,6 +138,7 @@ class Keeper:
     async def _check_part(self, file_id: str, part: Part) -> None:
         file = await self._row(file_id)
         if file.state != repository.CHECKING:
+            part.discard_empty()
             return
         final = files.place(self._base, file.kind, file.name)
         # the server may have died after the file had come to its place, and before the row knew
@@ -145,7 +154,7 @@ class Keeper:
             if not await repository.settle(session, file_id, items=report.items, message=message):
                 raise NotFound(f"file {file_id} was deleted while it was checked")
             if message is None and not placed:
-                part.become(final)
+                await in_thread(part.become, final)
         if message is not None or placed:
             await asyncio.to_thread(parts.drop, self._base, file_id)
         log.info("file %s (%s): %s", file_id, file.name, message or "ready")
@@ -167,7 +176,7 @@ class Keeper:
 
     async def _sweep(self) -> None:
         async with self._db.read() as session:
-            known = await repository.all_ids(session)
+            known = set(await repository.ids_in(session, repository.UPLOADING, repository.CHECKING))
         older_than = time.time() - KEEP.total_seconds()
         for path in await asyncio.to_thread(parts.lost, self._base, known, older_than):
             path.unlink(missing_ok=True)

@@ -48,6 +48,11 @@ class Part:
         """Return once the bytes outlive a power cut."""
         os.fsync(self._descriptor)
 
+    def discard_empty(self) -> None:
+        """Nothing came of it, and perhaps nothing will."""
+        if self.size() == 0:
+            self.path.unlink(missing_ok=True)
+
     def become(self, final: Path) -> None:
         """The whole file, at its place for good."""
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -87,6 +92,13 @@ def put_away(base: Path, file_id: str, final: Path) -> None:
         final.replace(gone)
 
 
+def put_back(base: Path, file_id: str, final: Path) -> None:
+    """Undo `put_away`, unless another file has come to the place."""
+    gone = place(base, f"{file_id}{GONE}")
+    if gone.exists() and not final.exists():
+        gone.replace(final)
+
+
 def drop(base: Path, file_id: str) -> None:
     """Free what an upload or a file that was put away takes. Nothing there is no error."""
     for path in (place(base, file_id), place(base, f"{file_id}{GONE}")):
@@ -94,7 +106,7 @@ def drop(base: Path, file_id: str) -> None:
 
 
 def lost(base: Path, known: set[str], older_than: float) -> list[Path]:
-    """Parts of uploads that nobody knows, untouched since `older_than` (unix seconds)."""
+    """Parts of none of the `known` uploads, untouched since `older_than` (unix seconds)."""
     folder = base / files.ROOT / PARTS
     found = []
     for path in folder.iterdir() if folder.is_dir() else ():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from pathlib import Path
@@ -18,10 +19,11 @@ from server.background import in_thread
 from server.db import Database
 from server.files import parts, repository
 from server.files.parts import Part
-from server.files.refusals import Busy, NoRoom, TooLarge, TooSlow, WrongOffset
+from server.files.refusals import Busy, DiskFailed, NoRoom, TooLarge, TooSlow, WrongOffset
 from server.models import File
 from server.problems import Conflict, NotFound
 
+log = logging.getLogger(__name__)
 WRITE_BYTES = 1024 * 1024
 SYNC_BYTES = 32 * 1024 * 1024
 #: a sender may be silent for so long
@@ -53,7 +55,11 @@ class Receiver:
         async with AsyncExitStack() as stack:
             stop = await stack.enter_async_context(self._turn(file_id))
             part = await stack.enter_async_context(self._part(file_id))
-            file = await self._begin(file_id, part, offset)
+            try:
+                file = await self._begin(file_id, part, offset)
+            except (Conflict, NotFound):
+                part.discard_empty()
+                raise
             if announced is not None and offset + announced > file.size:
                 raise _too_large(file)
             await _on_disk(part.cut, offset)
@@ -134,10 +140,10 @@ class _Writing:
             async with aclosing(_until(stop, body)) as arriving:
                 async for data in arriving:
                     await self._add(data)
-        except (TooLarge, NoRoom):
+        except (TooLarge, NoRoom, DiskFailed):
             raise
         except BaseException:
-            with suppress(NotFound, NoRoom):
+            with suppress(NotFound, NoRoom, DiskFailed):
                 await self._keep()
             raise
         await self._keep()
@@ -163,6 +169,8 @@ class _Writing:
             return
         await self._flush()
         await _on_disk(self._part.sync)
+        if self._part.size() != self._at:  # a write has failed before: what came since is not whole
+            return
         async with self._db.write() as session:
             if not await repository.advance(session, self._file, self._kept, self._at):
                 raise NotFound(f"file {self._file.id} was deleted, or somebody else has sent these bytes")
@@ -170,16 +178,17 @@ class _Writing:
 
 
 async def _on_disk(call: Callable[..., object], *arguments: object) -> None:
-    """To its end also when this task is cancelled: what is written must be known.
+    """To its end, also when this task is cancelled: what is written must be known.
 
-    Raises NoRoom when the disk takes no more.
+    Raises NoRoom, and DiskFailed for all that is no lack of room.
     """
     try:
         await in_thread(call, *arguments)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        raise NoRoom(f"the disk takes no more: {error.strerror}", code="disk_full") from None
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise NoRoom(f"the disk takes no more: {error.strerror}", code="disk_full") from None
+        log.exception("a part of an upload cannot be written")
+        raise DiskFailed(f"the server's disk failed ({error.strerror}): its log says more") from None
 
 
 async def _until(stop: asyncio.Event, body: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
@@ -191,7 +200,8 @@ async def _until(stop: asyncio.Event, body: AsyncIterator[bytes]) -> AsyncGenera
             reading = asyncio.ensure_future(anext(body))
             await asyncio.wait({reading, stopped}, timeout=SILENT_S, return_when=asyncio.FIRST_COMPLETED)
             if stop.is_set():
-                raise Busy("somebody else goes on with this upload", "overtaken")
+                detail = "somebody else goes on with this upload, or the server stops: ask for the offset"
+                raise Busy(detail, "overtaken")
             if not reading.done():
                 raise TooSlow(f"nothing came for {SILENT_S:g} s: ask for the offset and go on")
             try:

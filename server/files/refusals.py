@@ -19,6 +19,10 @@ class NoRoom(ServiceError):
     status, code = 507, "quota_exceeded"
 
 
+class DiskFailed(ServiceError):
+    status, code = 500, "disk_failed"
+
+
 class TooSlow(ServiceError):
     status, code = 408, "too_slow"
 

@@ -23,7 +23,7 @@ READY, REJECTED = FileState.READY, FileState.REJECTED
 
 @dataclass(frozen=True)
 class Held:
-    """What the uploads take, announced bytes of unfinished ones included."""
+    """How many files and uploads there are, and what they take: the bytes that they were announced with."""
 
     count: int
     size: int
@@ -61,9 +61,9 @@ async def one_at_a_time(session: AsyncSession) -> None:
 async def held(session: AsyncSession) -> Held:
     whole = func.coalesce(func.sum(File.size), 0)
     come = func.coalesce(func.sum(File.received), 0)
-    query = select(func.count(), whole, come).where(File.state != REJECTED)
-    count, size, received = (await session.execute(query)).one()
-    return Held(int(count), int(size), int(size) - int(received))
+    size, received = (await session.execute(select(whole, come).where(File.state != REJECTED))).one()
+    count = (await session.execute(select(func.count()).select_from(File))).scalar_one()
+    return Held(count, int(size), int(size) - int(received))
 
 
 async def advance(session: AsyncSession, file: File, before: int, after: int) -> bool:
@@ -86,13 +86,10 @@ async def settle(session: AsyncSession, file_id: str, *, items: int | None, mess
     return await _did(session, checked.values(**values))
 
 
-async def ids_in(session: AsyncSession, state: FileState) -> Sequence[str]:
+async def ids_in(session: AsyncSession, *states: FileState) -> Sequence[str]:
     """The oldest first."""
-    return (await session.scalars(select(File.id).where(File.state == state).order_by(File.touched_at))).all()
-
-
-async def all_ids(session: AsyncSession) -> set[str]:
-    return set(await session.scalars(select(File.id)))
+    query = select(File.id).where(File.state.in_(states)).order_by(File.touched_at)
+    return (await session.scalars(query)).all()
 
 
 async def untouched(session: AsyncSession, before: datetime, *, lock: bool = False) -> Sequence[File]:

@@ -43,7 +43,7 @@ def _answer(file: models.File, response: Response) -> File:
     return file_view(file)
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, responses={200: {"model": File, "description": "It was announced before"}})
 async def create_file(
     body: FileCreate, response: Response, session: Write, services: ServicesDep, key: idempotency.Key = None
 ) -> File:

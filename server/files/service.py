@@ -18,10 +18,10 @@ from server.runs import idempotency
 from server.settings import Settings
 
 GIB = 2**30
-#: uploads there may be at once, rejected ones left out
+#: files and uploads there may be, rejected ones included
 MOST = 10_000
 #: bytes of the disk that uploads leave to others
-SPARE_BYTES = GIB
+SPARE_BYTES = GIB // 4
 
 
 async def known(session: AsyncSession, body: FileCreate) -> File | None:
@@ -95,8 +95,8 @@ async def _free_name(session: AsyncSession, body: FileCreate) -> None:
     if other is None:
         return
     if other.state != REJECTED:
-        what = "is" if other.state == repository.READY else "is being uploaded as"
-        message = f"{body.name} {what} {other.id}, with other content: take another name, or delete that"
+        what = "there is" if other.state == repository.READY else "somebody uploads"
+        message = f"{what} another file named {body.name} ({other.id}): take another name, or delete that one"
         items = [ProblemItem(pointer="/name", message=message)]
         raise Conflict(message, code="name_taken", errors=items)
     await idempotency.forget(session, other.id)

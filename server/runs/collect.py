@@ -5,7 +5,8 @@ directory goes first, for it can be made again: oldest first, but not within a d
 runs, then succeeded ones, each oldest first, until a tenth of the quota is free. Kept: runs that are not
 over, their parents, the newest success of every stage, runs with a promoted checkpoint, and runs tagged
 `keep`.
-Not covered: corpora, caches of downloads, and what was exported to directories elsewhere.
+Not covered: corpora, caches of downloads, what was exported to directories elsewhere, and files that users
+uploaded, which have a quota of their own.
 """
 
 from __future__ import annotations

@@ -153,6 +153,9 @@ def test_what_is_refused_says_why(either: Either, talk: Path, service: Service) 
     unnamed.write_bytes(GOOD)
     with pytest.raises(Invalid, match="give `name`"):
         send(either, unnamed)
+    unnamed.write_bytes(b"")
+    with pytest.raises(Invalid, match="is empty"):
+        send(either, unnamed, name="a.jsonl")
     run = post_run(service, stage="sft", overrides={"tasks": file.path})
     with pytest.raises(Conflict, match=run["id"]) as used:
         call(either, "delete", file.id)
@@ -187,7 +190,7 @@ def test_the_command_line_uploads_lists_and_deletes(cli: Cli, talk: Path) -> Non
     assert (
         "files/conversations/my-talk.jsonl" in out and "--set tasks=files/conversations/my-talk.jsonl" in out
     )
-    assert "files/text/prose.txt  1 documents" in out
+    assert "files/text/prose.txt  1 document:" in out
     status, out, _ = cli("files", "list", "--kind", "text", "--json")
     (listed,) = json.loads(out)
     assert (listed["name"], listed["state"]) == ("prose.txt", "ready")

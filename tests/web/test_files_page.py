@@ -165,6 +165,20 @@ def test_an_upload_is_paused_and_goes_on_also_in_another_window(
     assert (service.settings.base_dir / stored(service)["long.jsonl"]["path"]).read_bytes() == content
 
 
+def test_a_cancelled_upload_leaves_nothing(
+    service: Service, visit: Any, here: Callable[[str, bytes], str]
+) -> None:
+    page = visit().open("/files")
+    page.route("**/files/f*", lambda route: None if route.request.method == "PATCH" else route.continue_())
+    choose(page, here("a.jsonl", GOOD))
+    expect(rows(page, "Uploads")).to_contain_text("0 %")
+    # the page is waited for, not the service: routes are only passed on while Playwright is asked something
+    with page.expect_response(lambda answer: answer.request.method == "DELETE"):
+        page.get_by_role("button", name="Cancel the upload of a.jsonl").click()
+    assert stored(service) == {}
+    expect(page.get_by_text("a.jsonl")).to_have_count(0)
+
+
 def test_what_a_key_may_not_do_is_not_offered(
     service: Service, visit: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -412,6 +412,14 @@ def test_a_full_disk_is_said_before_and_while_bytes_come(
         refused = send(service.client, file_id, GOOD[10:], 10)
         assert refused.status_code == 507 and refused.json()["code"] == "disk_full"
     assert offset_of(service.client, file_id) == 10
+
+    def broken(self: Any, data: bytes) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(receive.Part, "write", broken)
+        assert send(service.client, file_id, GOOD[10:], 10).json()["code"] == "disk_failed"
+    assert offset_of(service.client, file_id) == 10, "what was not written is not acknowledged"
     assert send(service.client, file_id, GOOD[10:], 10).json()["state"] == "ready"
 
 

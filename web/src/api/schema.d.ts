@@ -4189,6 +4189,15 @@ export interface operations {
             };
         };
         responses: {
+            /** @description It was announced before */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["File"];
+                };
+            };
             /** @description Successful Response */
             201: {
                 headers: {

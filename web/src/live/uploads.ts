@@ -6,6 +6,7 @@ import { send } from "../api/session";
 import type { StoredFile } from "../api/types";
 import { guessKind, type Kind, plainName } from "../lib/files";
 import { Sha256 } from "../lib/sha256";
+import { t } from "../texts";
 
 const MIB = 2 ** 20;
 const READ_BYTES = 4 * MIB;
@@ -77,6 +78,7 @@ export class Upload {
   /** Begin, or go on after `pause` or a failure. */
   async run(): Promise<void> {
     const { signal } = (this.#control = new AbortController());
+    if (this.source.size === 0) return this.#set({ step: "failed", message: t.files.nothing });
     try {
       this.#set({ step: this.#digest ? "sending" : "reading", message: null });
       const kind = this.state.kind ?? (await guessKind(this.source));

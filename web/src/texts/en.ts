@@ -327,6 +327,7 @@ export const en = {
       failed: () => "failed",
     },
     items: (kind: string, count: number) => `${count.toLocaleString("en")} ${kind === "text" ? "document" : "conversation"}${count === 1 ? "" : "s"}`,
+    nothing: "The file is empty.",
     unfinished: (share: string) => `${share} has come. Choose the same file again to go on.`,
     use: (stage: string) => `Use in ${stage}`,
     delete: "Delete",

@@ -328,6 +328,7 @@ export const zh: Texts = {
       failed: () => "失败",
     },
     items: (kind, count) => `${count.toLocaleString("en")} ${kind === "text" ? "篇文档" : "段对话"}`,
+    nothing: "文件是空的。",
     unfinished: (share) => `已上传 ${share}。再次选择同一个文件即可继续。`,
     use: (stage) => `用于 ${stage}`,
     delete: "删除",
