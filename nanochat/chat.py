@@ -13,6 +13,8 @@ from typing import Any
 from nanochat.tokenizer import Tokenizer
 
 Message = Mapping[str, Any]
+Part = tuple[str, str]  # kind and text
+PARTS = ("text", "python", "python_output")
 
 
 class ConversationError(ValueError):
@@ -25,7 +27,7 @@ def render_conversation(
     """Ids and mask of a conversation, cut at `max_tokens`. Mask 1: a token the model learns to say.
 
     A leading system message is joined to the first user message. Raises ConversationError unless
-    user and assistant alternate, starting with user.
+    user and assistant alternate, starting with user, each with a content of its kind.
     """
     special = tokenizer.special
     ids = [tokenizer.bos]
@@ -35,44 +37,78 @@ def render_conversation(
         ids.extend(tokens)
         mask.extend([learned] * len(tokens))
 
-    for position, message in enumerate(_without_system(messages)):
-        expected = "assistant" if position % 2 else "user"
-        role, content = message.get("role"), message.get("content")
-        if role != expected:
-            raise ConversationError(f"message {position} is from {role!r}, expected {expected!r}")
+    for role, parts in turns(messages):
         if role == "user":
-            if not isinstance(content, str):
-                raise ConversationError(f"message {position}: a user's content is text")
-            add([special("<|user_start|>"), *tokenizer.encode(content), special("<|user_end|>")], 0)
+            text = tokenizer.encode(parts[0][1])
+            add([special("<|user_start|>"), *text, special("<|user_end|>")], 0)
             continue
         add([special("<|assistant_start|>")], 0)
-        for part in [{"type": "text", "text": content}] if isinstance(content, str) else content or []:
-            tokens = tokenizer.encode(part["text"])
-            match part["type"]:
+        for kind, said in parts:
+            tokens = tokenizer.encode(said)
+            match kind:
                 case "text":
                     add(tokens, 1)
                 case "python":
                     add([special("<|python_start|>"), *tokens, special("<|python_end|>")], 1)
                 case "python_output":
                     add([special("<|output_start|>"), *tokens, special("<|output_end|>")], 0)
-                case other:
-                    raise ConversationError(f"message {position}: unknown part {other!r}")
         add([special("<|assistant_end|>")], 1)
     return ids[:max_tokens], mask[:max_tokens]
 
 
+def turns(messages: Sequence[Message]) -> list[tuple[str, list[Part]]]:
+    """Role and parts of every message, the system's joined to the first. Raises ConversationError.
+
+    A user's parts are one text.
+    """
+    found: list[tuple[str, list[Part]]] = []
+    spoken = _without_system(messages)
+    for position, message in enumerate(spoken, len(messages) - len(spoken)):
+        expected = "assistant" if len(found) % 2 else "user"
+        role, content = _field(message, "role"), _field(message, "content")
+        if role != expected:
+            raise ConversationError(f"message {position} is from {_short(role)}, expected {expected!r}")
+        if isinstance(content, str):
+            found.append((expected, [("text", content)]))
+        elif role == "user":
+            raise ConversationError(f"message {position}: a user's content is text")
+        elif isinstance(content, list):
+            found.append((expected, [_part(part, position) for part in content]))
+        else:
+            raise ConversationError(f"message {position}: an assistant's content is text or a list of parts")
+    return found
+
+
+def _part(part: Any, position: int) -> Part:
+    kind, text = _field(part, "type"), _field(part, "text")
+    if kind not in PARTS:
+        raise ConversationError(f"message {position}: unknown part {_short(kind)}")
+    if not isinstance(text, str):
+        raise ConversationError(f"message {position}: a part {kind!r} has a text")
+    return kind, text
+
+
+def _field(of: Any, name: str) -> Any:
+    return of.get(name) if isinstance(of, Mapping) else None
+
+
+def _short(value: Any) -> str:
+    """What was found in place of a name, in a few characters."""
+    return repr(value)[:80] if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"
+
+
 def render_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
     """Ids of a conversation that ends with the user, up to where the assistant begins to speak."""
-    if not messages or messages[-1].get("role") != "user":
+    if not messages or _field(messages[-1], "role") != "user":
         raise ConversationError("the last message must come from the user")
     ids, _ = render_conversation(tokenizer, messages, max_tokens=2**31)
     return [*ids, tokenizer.special("<|assistant_start|>")]
 
 
 def _without_system(messages: Sequence[Message]) -> list[Message]:
-    if not messages or messages[0].get("role") != "system":
+    if not messages or _field(messages[0], "role") != "system":
         return list(messages)
-    if len(messages) < 2 or messages[1].get("role") != "user":
+    if len(messages) < 2 or _field(messages[1], "role") != "user":
         raise ConversationError("a system message must be followed by a user message")
     system, first, *rest = messages
     if not isinstance(system.get("content"), str) or not isinstance(first.get("content"), str):

@@ -121,7 +121,7 @@ def parsed(line: bytes, file: Path, number: int) -> Row:
     """A line of a JSONL file. Raises DataError that names it."""
     try:
         return json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{file}, line {number}: {error}") from None
 
 
