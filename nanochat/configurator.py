@@ -113,6 +113,7 @@ def parse_json_preset(text: str, source: str = "<preset>") -> dict[str, Any]:
     if not isinstance(values, dict):
         raise PresetError(f"{source}: must hold one JSON object")
     for name, value in values.items():
+        _bounded(name, source)
         _bounded(value, f"{source}, {name!r}")
     return values
 
