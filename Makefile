@@ -35,13 +35,13 @@ types: ## mypy, strict
 	@$(PYTHON) bootstrap.py --dev
 	@$(BIN)/mypy
 
-test: ## lint, types, the dashboard's build and all tests but faults: what CI runs
+test: ## lint, types, the dashboard's build and all tests, each fault once: what CI runs
 	@echo "test: lint, types, the dashboard's build, all tests with coverage"
 	@$(PYTHON) bootstrap.py --test
 	@$(MAKE) --no-print-directory lint types
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory web; \
 	else echo "web: no node here, so the built dashboard is not compared with its source"; fi
-	@$(BIN)/pytest -n 2 -m "not clients" --ignore=tests/faults --cov --cov-report=term:skip-covered
+	@$(BIN)/pytest -n 2 --dist loadgroup -m "not clients" --cov --cov-report=term:skip-covered
 
 test-fast: ## all tests but those in a browser
 	@echo "test-fast: all but the tests in a browser"

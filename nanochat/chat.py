@@ -7,13 +7,14 @@ An assistant's content may be parts: text, python (a call of the calculator) and
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from nanochat.tokenizer import Tokenizer
+if TYPE_CHECKING:
+    from nanochat.tokenizer import Tokenizer
 
 Message = Mapping[str, Any]
-Part = tuple[str, str]  # kind and text
+#: what an assistant's content may be made of
 PARTS = ("text", "python", "python_output")
 
 
@@ -27,7 +28,7 @@ def render_conversation(
     """Ids and mask of a conversation, cut at `max_tokens`. Mask 1: a token the model learns to say.
 
     A leading system message is joined to the first user message. Raises ConversationError unless
-    user and assistant alternate, starting with user, each with a content of its kind.
+    user and assistant alternate, starting with user.
     """
     special = tokenizer.special
     ids = [tokenizer.bos]
@@ -39,62 +40,20 @@ def render_conversation(
 
     for role, parts in turns(messages):
         if role == "user":
-            text = tokenizer.encode(parts[0][1])
-            add([special("<|user_start|>"), *text, special("<|user_end|>")], 0)
+            ((_, text),) = parts
+            add([special("<|user_start|>"), *tokenizer.encode(text), special("<|user_end|>")], 0)
             continue
         add([special("<|assistant_start|>")], 0)
-        for kind, said in parts:
-            tokens = tokenizer.encode(said)
-            match kind:
-                case "text":
-                    add(tokens, 1)
-                case "python":
-                    add([special("<|python_start|>"), *tokens, special("<|python_end|>")], 1)
-                case "python_output":
-                    add([special("<|output_start|>"), *tokens, special("<|output_end|>")], 0)
+        for kind, text in parts:
+            tokens = tokenizer.encode(text)
+            if kind == "text":
+                add(tokens, 1)
+            elif kind == "python":
+                add([special("<|python_start|>"), *tokens, special("<|python_end|>")], 1)
+            else:
+                add([special("<|output_start|>"), *tokens, special("<|output_end|>")], 0)
         add([special("<|assistant_end|>")], 1)
     return ids[:max_tokens], mask[:max_tokens]
-
-
-def turns(messages: Sequence[Message]) -> list[tuple[str, list[Part]]]:
-    """Role and parts of every message, the system's joined to the first. Raises ConversationError.
-
-    A user's parts are one text.
-    """
-    found: list[tuple[str, list[Part]]] = []
-    spoken = _without_system(messages)
-    for position, message in enumerate(spoken, len(messages) - len(spoken)):
-        expected = "assistant" if len(found) % 2 else "user"
-        role, content = _field(message, "role"), _field(message, "content")
-        if role != expected:
-            raise ConversationError(f"message {position} is from {_short(role)}, expected {expected!r}")
-        if isinstance(content, str):
-            found.append((expected, [("text", content)]))
-        elif role == "user":
-            raise ConversationError(f"message {position}: a user's content is text")
-        elif isinstance(content, list):
-            found.append((expected, [_part(part, position) for part in content]))
-        else:
-            raise ConversationError(f"message {position}: an assistant's content is text or a list of parts")
-    return found
-
-
-def _part(part: Any, position: int) -> Part:
-    kind, text = _field(part, "type"), _field(part, "text")
-    if kind not in PARTS:
-        raise ConversationError(f"message {position}: unknown part {_short(kind)}")
-    if not isinstance(text, str):
-        raise ConversationError(f"message {position}: a part {kind!r} has a text")
-    return kind, text
-
-
-def _field(of: Any, name: str) -> Any:
-    return of.get(name) if isinstance(of, Mapping) else None
-
-
-def _short(value: Any) -> str:
-    """What was found in place of a name, in a few characters."""
-    return repr(value)[:80] if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"
 
 
 def render_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
@@ -103,6 +62,45 @@ def render_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int
         raise ConversationError("the last message must come from the user")
     ids, _ = render_conversation(tokenizer, messages, max_tokens=2**31)
     return [*ids, tokenizer.special("<|assistant_start|>")]
+
+
+def turns(messages: Sequence[Message]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """Role and parts (kind, text) of each message, the system's joined to the first user's.
+
+    Raises ConversationError for what has no rendering.
+    """
+    spoken = _without_system(messages)
+    for position, message in enumerate(spoken, first := len(messages) - len(spoken)):
+        expected = "assistant" if (position - first) % 2 else "user"
+        role, content = _field(message, "role"), _field(message, "content")
+        if role != expected:
+            raise ConversationError(f"message {position} is from {_short(role)}, expected {expected!r}")
+        if isinstance(content, str):
+            yield expected, [("text", content)]
+        elif role == "user":
+            raise ConversationError(f"message {position}: a user's content is text")
+        elif isinstance(content, list | tuple):
+            yield expected, [_part(part, position) for part in content]
+        else:
+            raise ConversationError(f"message {position}: content is text or a list of parts")
+
+
+def _part(part: Any, position: int) -> tuple[str, str]:
+    kind, text = _field(part, "type"), _field(part, "text")
+    if kind not in PARTS:
+        raise ConversationError(f"message {position}: unknown part {_short(kind)}")
+    if not isinstance(text, str):
+        raise ConversationError(f"message {position}: a part of type {kind!r} has no text")
+    return kind, text
+
+
+def _field(of: Any, name: str) -> Any:
+    return of.get(name) if isinstance(of, Mapping) else None
+
+
+def _short(value: Any) -> str:
+    """What stands in place of a name, in a few characters."""
+    return repr(value)[:80] if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"
 
 
 def _without_system(messages: Sequence[Message]) -> list[Message]:

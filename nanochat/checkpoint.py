@@ -67,14 +67,14 @@ def write_artefact(
         text = json.dumps(manifest, indent=1, sort_keys=True).encode()
         (fresh / MANIFEST).write_bytes(text)
         for file in fresh.iterdir():
-            _fsync(file)
-        _fsync(fresh)
+            fsync(file)
+        fsync(fresh)
         old = directory.with_name(f"{directory.name}.old")
         shutil.rmtree(old, ignore_errors=True)
         if directory.exists():
             directory.rename(old)
         fresh.rename(directory)
-        _fsync(directory.parent)
+        fsync(directory.parent)
         shutil.rmtree(old, ignore_errors=True)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -181,7 +181,8 @@ def _fingerprint(file: Path) -> dict[str, Any]:
         return {"bytes": file.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
 
 
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """Wait until a file, or the names in a directory, are on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

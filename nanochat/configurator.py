@@ -23,8 +23,9 @@ from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
+from nanochat.files import ROOT as UPLOADS
 from nanochat.hardware import Gpu
-from nanochat.paths import repo_dir
+from nanochat.paths import base_dir, repo_dir
 from nanochat.stages import STAGES, Problem, Stage, StageConfig
 
 AUTO = "auto"  # the preset without a file: its values are planned for the GPUs at hand
@@ -170,12 +171,16 @@ def _bounded(value: Any, where: str) -> Any:
     return value
 
 
-def preset_files() -> dict[str, Path]:
-    """Names of the presets that ship, and their files."""
+def preset_files(base: Path | None = None) -> dict[str, Path]:
+    """Names of presets, and their files: those that ship, and those uploaded to the base directory `base`.
+
+    A name that ships is never another's.
+    """
     root = repo_dir()
     files = [*sorted((root / "configs").glob("*.py")), *sorted((root / "configs").glob("*/*.py"))]
     files += [root / "config_dual_gpu.py"]
-    return {file.stem: file for file in files if file.is_file() and file.stem != "__init__"}
+    own = sorted((base / UPLOADS / "preset").glob("*.py")) if base else []
+    return {file.stem: file for file in [*own, *files] if file.is_file() and file.stem != "__init__"}
 
 
 def load_preset(path: Path) -> Preset:
@@ -193,9 +198,9 @@ def load_preset(path: Path) -> Preset:
     return Preset(path.stem, path, values, gpus)
 
 
-def preset_names() -> list[str]:
+def preset_names(base: Path | None = None) -> list[str]:
     """Every name that `find_preset` knows."""
-    return [*preset_files(), AUTO]
+    return [*preset_files(base), AUTO]
 
 
 def automatic_preset(gpus: Sequence[Gpu]) -> Preset:
@@ -206,17 +211,18 @@ def automatic_preset(gpus: Sequence[Gpu]) -> Preset:
     return Preset(AUTO, None, values, 0 if values.get("device") == "cpu" else len(gpus))
 
 
-def find_preset(name: str, gpus: Sequence[Gpu] | None = None) -> Preset:
+def find_preset(name: str, gpus: Sequence[Gpu] | None = None, base: Path | None = None) -> Preset:
     """A preset by its name. Raises ConfigError with the nearest known name.
 
-    `gpus`: what `auto` is planned for; None: those this process sees, one for each of its ranks.
+    `gpus`: what `auto` is planned for; None: those this process sees, one for each of its ranks. `base`: a
+    base directory, whose uploaded presets count as well.
     """
-    files = preset_files()
+    files = preset_files(base)
     if name == AUTO:
         return automatic_preset(_own_gpus() if gpus is None else gpus)
     if name not in files:
-        nearest = nearest_name(name, preset_names())
-        hint = f"; the nearest is {nearest!r}" if nearest else f"; there are {', '.join(preset_names())}"
+        nearest = nearest_name(name, preset_names(base))
+        hint = f"; the nearest is {nearest!r}" if nearest else f"; there are {', '.join(preset_names(base))}"
         raise ConfigError([Problem("/config", f"there is no preset {name!r}{hint}", nearest)])
     return load_preset(files[name])
 
@@ -228,9 +234,9 @@ def _own_gpus() -> list[Gpu]:
 
 
 def find_preset_or_file(name: str) -> Preset:
-    """A preset file by path, else a shipped preset by name."""
+    """A preset file by path, else a preset by name: a shipped one, or one uploaded to the base directory."""
     path = Path(name)
-    return load_preset(path) if path.is_file() else find_preset(name)
+    return load_preset(path) if path.is_file() else find_preset(name, base=base_dir())
 
 
 def nearest_name(name: str, known: Mapping[str, Any] | Sequence[str]) -> str | None:

@@ -1,7 +1,7 @@
 """The training text: `python -m nanochat.dataset [-n FILES] [-w WORKERS] [--source SOURCE]`.
 
 Sources: `pydocs` (docstrings on this machine, needs no network), `fineweb-edu`, `climbmix` (downloads),
-or a directory of txt, md, jsonl or parquet files. Each becomes parquet shards below
+or a directory or file of txt, md, jsonl or parquet. Each becomes parquet shards below
 `base_data/<source>/`; the last shard is the validation split. Stages build what they need by themselves.
 """
 
@@ -84,10 +84,10 @@ def _folder(source: str, base: Path) -> Path:
         place = find_artefact(source, base)
     except FileNotFoundError:
         raise DataError(
-            f"no corpus {source!r}: use {known}, or an existing directory of text files"
+            f"no corpus {source!r}: use {known}, or an existing directory or file of text"
         ) from None
-    if not place.is_dir():
-        raise DataError(f"{place} is a file: give the directory that holds it, or one of {known}")
+    if place.is_file() and place.suffix.lower() not in folder.SUFFIXES:
+        raise DataError(f"{place} is no text: a file ends in {', '.join(folder.SUFFIXES)}; or use {known}")
     return place
 
 
@@ -98,7 +98,9 @@ def main(argv: list[str] | None = None) -> int:
                         help=f"training shards to download, -1: all (default {AUTO_FILES})")  # fmt: skip
     parser.add_argument("-w", "--num_workers", "--num-workers", type=int, default=4, metavar="N",
                         help="downloads at a time (default 4)")  # fmt: skip
-    parser.add_argument("--source", default="pydocs", help="pydocs, fineweb-edu, climbmix or a directory")
+    parser.add_argument(
+        "--source", default="pydocs", help="pydocs, fineweb-edu, climbmix, or a directory or file"
+    )
     given = parser.parse_args(argv)
     files = given.num_files if given.num_files is not None else AUTO_FILES
     try:

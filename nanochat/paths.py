@@ -5,6 +5,7 @@
       tokenizer/<tag>/                           tokenizer.json, token_bytes.pt, manifest.json
       base_checkpoints/<tag>/step_000100/        and likewise mid_, chatsft_, chatrl_checkpoints
       runs/<run id>/attempt_<n>/                 config.json, events.jsonl, run.log of one attempt
+      files/<kind>/<name>                        what users uploaded (nanochat/files.py)
       logs/  report/  tasks/
 
 Nothing here creates a directory except where a docstring says so.
@@ -42,7 +43,7 @@ def repo_dir() -> Path:
 
 def check_tag(tag: str) -> str:
     """`tag` itself when it may name a directory. Raises ValueError otherwise."""
-    if not TAG.match(tag):
+    if not TAG.fullmatch(tag):
         raise ValueError(f"{tag!r} is not a usable tag: use a-z, 0-9, dot, dash and underscore, 64 at most")
     return tag
 

@@ -4,6 +4,8 @@ The storage mirrors the base directory: `base_checkpoints/<tag>/step_000100/` th
 An artefact is whole where its `manifest.json` lies, which is written last and taken away first, and whose
 sha256 of every file is checked when it is fetched. What is fetched appears in its place at once or not.
 
+A file that a user uploaded is stored as an artefact of one file, `content`, at the file's own path.
+
 Not covered: data sets and corpora (every host makes or fetches its own); two hosts that write one artefact
 at the same moment (a run has one live attempt); cleaning up after uploads that were cut off in the middle
 (a bucket's rule for incomplete multipart uploads does that). Access keys are the storage's own affair:
@@ -25,6 +27,7 @@ from nanochat.locks import file_lock
 from nanochat.paths import resolve_under
 
 MANIFEST = "manifest.json"
+CONTENT = "content"
 CHUNK_BYTES = 8 * 1024 * 1024
 #: have no directories; making one would make the bucket
 OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"}
@@ -128,6 +131,49 @@ class Storage:
                 shutil.rmtree(fresh, ignore_errors=True)
         return True
 
+    def push_file(self, path: str, content: Path, sha256: str) -> None:
+        """Store a file, to be fetched as `path`, whatever was there before. Raises StorageError."""
+        there = self._file(path, MANIFEST)
+        listed = {CONTENT: {"bytes": content.stat().st_size, "sha256": sha256}}
+        with _told(self.url):
+            if self._fs.exists(there):
+                self._fs.rm_file(there)  # not whole until ours is
+            self._make(self._place(path))
+            self._fs.put_file(str(content), self._file(path, CONTENT))
+            self._fs.pipe_file(there, json.dumps({"files": listed}).encode())
+
+    def pull_file(self, path: str) -> bool:
+        """Fetch a file that this host lacks, or has with other content; False when it has it.
+
+        What the storage does not know is taken as it is here. Raises StorageError.
+        """
+        here = resolve_under(self._base, path)
+        with file_lock(self._base / ".pull.lock"), _told(self.url):
+            if not self._fs.exists(self._file(path, MANIFEST)):
+                if here.is_file():
+                    return False
+                raise StorageError(f"{self.url} has no {path}")
+            expected = _files(self._fs.cat_file(self._file(path, MANIFEST))).get(CONTENT, {})
+            if here.is_file() and _sha256(here) == expected.get("sha256"):
+                return False
+            here.parent.mkdir(parents=True, exist_ok=True)
+            fresh = here.with_name(f".{here.name}.pull")
+            try:
+                if self._copy(self._file(path, CONTENT), fresh) != expected.get("sha256"):
+                    raise StorageError(f"{self.url}: {path} is damaged, it does not match {MANIFEST}")
+                fresh.replace(here)
+            finally:
+                fresh.unlink(missing_ok=True)
+            _sync(here.parent)
+        return True
+
+    def files(self, path: str) -> list[str]:
+        """Paths of the whole files that are stored below a directory, e.g. `files/text`."""
+        place = self._place(path)
+        with _told(self.url):
+            found = self._fs.glob(f"{place}/*/{MANIFEST}")
+        return sorted(f"{path}/{PurePosixPath(str(file)).parent.name}" for file in found)
+
     def remove(self, path: str) -> None:
         """Remove an artefact, or everything below a tag's directory. Nothing there is no error."""
         place = self._place(path)
@@ -199,6 +245,11 @@ def _files(manifest: bytes) -> dict[str, dict[str, Any]]:
         if name != os.path.basename(name) or name in ("", ".", "..", MANIFEST) or "\0" in name:  # noqa: PTH119
             raise StorageError(f"a {MANIFEST} in the storage names {name!r}, which is no plain file name")
     return files
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()
 
 
 def _step(name: str) -> int:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         BadRequest,
         Conflict,
         ConnectionFailed,
+        ExportFailed,
         Forbidden,
         Invalid,
         NanochatError,
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "ApiError", "AsyncClient", "BadRequest", "Client", "Conflict", "ConnectionFailed", "Forbidden", "Invalid",
-    "NanochatError", "NotFound", "RunFailed", "ServerError", "Unauthorized",
+    "ApiError", "AsyncClient", "BadRequest", "Client", "Conflict", "ConnectionFailed", "ExportFailed",
+    "Forbidden", "Invalid", "NanochatError", "NotFound", "RunFailed", "ServerError", "Unauthorized",
 ]  # fmt: skip
 
 _ROOMS = {"AsyncClient": "aio", "Client": "client"}

@@ -12,14 +12,18 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 
 from nanochat_client.address import CONNECT_S, Address
 from nanochat_client.download import PAUSE_S, Part
-from nanochat_client.errors import ConnectionFailed, from_answer
+from nanochat_client.errors import ApiError, ConnectionFailed, from_answer
 from nanochat_client.operations.core import Operation
+
+if TYPE_CHECKING:
+    from nanochat_client.types import File
+    from nanochat_client.upload import Sending
 
 T = TypeVar("T")
 RETRY_AFTER_S = (0.1, 0.4)
@@ -54,7 +58,12 @@ def guard(address: Address) -> Iterator[None]:
 
 
 def _arguments(operation: Operation[Any]) -> dict[str, Any]:
-    return {"params": operation.params, "json": operation.body, "headers": operation.headers}
+    return {
+        "params": operation.params,
+        "json": operation.body,
+        "content": operation.content,
+        "headers": operation.headers,
+    }
 
 
 def _read(operation: Operation[T], answer: httpx.Response) -> T:
@@ -112,6 +121,18 @@ class Transport:
                 error = caught
             part.broke(error)
             time.sleep(PAUSE_S)
+
+    def push(self, sending: Sending) -> File:
+        """Send a file part by part; where a connection broke, the server says from where to go on."""
+        while True:
+            try:
+                sending.took(self.send(sending.next()))
+            except (ConnectionFailed, ApiError) as error:
+                sending.failed(error)
+            if sending.done is not None:
+                return sending.done
+            if sending.pause_s:
+                time.sleep(sending.pause_s)
 
     def _stream(self, operation: Operation[Any]) -> AbstractContextManager[httpx.Response]:
         return self._http.stream(operation.method, operation.path, **_arguments(operation))
@@ -172,6 +193,18 @@ class AsyncTransport:
                 error = caught
             part.broke(error)
             await asyncio.sleep(PAUSE_S)
+
+    async def push(self, sending: Sending) -> File:
+        """Send a file part by part; where a connection broke, the server says from where to go on."""
+        while True:
+            try:
+                sending.took(await self.send(sending.next()))
+            except (ConnectionFailed, ApiError) as error:
+                sending.failed(error)
+            if sending.done is not None:
+                return sending.done
+            if sending.pause_s:
+                await asyncio.sleep(sending.pause_s)
 
     def _stream(self, operation: Operation[Any]) -> AbstractAsyncContextManager[httpx.Response]:
         return self._http.stream(operation.method, operation.path, **_arguments(operation))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from nanochat_client import types
 from nanochat_client.address import Address
 from nanochat_client.bound import Async
-from nanochat_client.calls import Calls, RunCalls
+from nanochat_client.calls import Calls, CheckpointCalls, FileCalls, RunCalls
 from nanochat_client.download import Part, Progress
+from nanochat_client.exports import EVERY_S, checked, part_of
 from nanochat_client.handles import AsyncRun, with_verbs
 from nanochat_client.operations import artefacts, models
 from nanochat_client.operations.core import Message, Operation
@@ -44,6 +47,16 @@ class AsyncClient(Calls, Async):
         """`await client.runs()` lists; `client.runs.create(…)` and `client.runs.get(id)` are awaited too."""
         return AsyncRuns(self)
 
+    @property
+    def checkpoints(self) -> AsyncCheckpoints:
+        """As `checkpoints` of `Client`; what it does is awaited."""
+        return AsyncCheckpoints(self)
+
+    @property
+    def files(self) -> AsyncFiles:
+        """`await client.files()` lists, `await client.files.upload(path)` uploads, and so on."""
+        return AsyncFiles(self)
+
     async def __aenter__(self) -> AsyncClient:
         return self
 
@@ -73,12 +86,18 @@ class AsyncClient(Calls, Async):
         return AsyncStream(self._address, run_id, channels, after, patience_s)
 
     async def download(
-        self, checkpoint_id: str, file: str | Path, *, progress: Progress | None = None
+        self, what: str | types.Export, file: str | Path, *, progress: Progress | None = None
     ) -> Path:
-        """A checkpoint's files as one tar archive, at `file`. Goes on where an earlier call stopped."""
-        found = await self.checkpoint(checkpoint_id)
-        part = Part(Path(file), found.sha256, progress)
-        return await self._transport.fetch(artefacts.download(checkpoint_id), part)
+        """The files of a checkpoint (its id) or a ready export as one tar archive, at `file`.
+
+        Goes on where an earlier call stopped.
+        """
+        if isinstance(what, str):
+            found = await self.checkpoint(what)
+            part = Part(Path(file), found.sha256, progress)
+            return await self._transport.fetch(artefacts.download(what), part)
+        operation = artefacts.download_export(what.checkpoint, what.name)
+        return await self._transport.fetch(operation, part_of(what, file, progress))
 
     async def chat_stream(
         self, messages: Sequence[Message], *, model: str = "latest", **options: Any
@@ -104,3 +123,54 @@ class AsyncRuns(RunCalls, Async):
 
     async def send(self, operation: Operation[Any]) -> Any:
         return await self._client.send(operation)
+
+
+class AsyncCheckpoints(CheckpointCalls, Async):
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+
+    async def send(self, operation: Operation[Any]) -> Any:
+        return await self._client.send(operation)
+
+    async def export(
+        self,
+        checkpoint_id: str,
+        *,
+        format: Literal["hf"] = "hf",
+        dtype: Literal["float32", "bfloat16"] = "float32",
+        wait: bool = False,
+    ) -> types.Export:
+        """Have a checkpoint written for other software on the service's host; `download` fetches it.
+
+        `wait`: until it is ready. Raises ExportFailed when it was waited for in vain.
+        """
+        export = await self.start_export(checkpoint_id, format=format, dtype=dtype)
+        while wait and export.state == "running":
+            await asyncio.sleep(EVERY_S)
+            export = await self.get_export(checkpoint_id, export.name)
+        return checked(export) if wait else export
+
+
+class AsyncFiles(FileCalls, Async):
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+
+    async def send(self, operation: Operation[Any]) -> Any:
+        return await self._client.send(operation)
+
+    async def upload(
+        self,
+        path: str | Path,
+        *,
+        kind: str | None = None,
+        name: str | None = None,
+        progress: Progress | None = None,
+    ) -> types.File:
+        """Bring a file to the service and have it checked: see `Files.upload` of the other client."""
+        import asyncio  # takes longer to import than most of this
+
+        from nanochat_client.upload import Sending
+
+        sending = Sending(Path(path), kind, name, progress)
+        await asyncio.to_thread(sending.measure)
+        return await self._client._transport.push(sending)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nanochat_client.bound import Call, RunCall, RunsCall
-from nanochat_client.operations import artefacts, runs, service
+from nanochat_client.operations import artefacts, files, runs, service
 from nanochat_client.operations import models as answering
 
 
@@ -13,6 +13,26 @@ class RunCalls:
     __call__ = RunsCall(runs.list_runs)
     create = RunCall(runs.create_run)
     get = RunCall(runs.get_run)
+
+
+class CheckpointCalls:
+    """`client.checkpoints`: called it lists. See `export` of both clients as well."""
+
+    __call__ = Call(artefacts.list_checkpoints)
+    get = Call(artefacts.get_checkpoint)
+    start_export = Call(artefacts.start_export)
+    exports = Call(artefacts.list_exports)
+    get_export = Call(artefacts.get_export)
+
+
+class FileCalls:
+    """`client.files`: called it lists; `upload` is both `create` and sending the content."""
+
+    __call__ = Call(files.list_files)
+    create = Call(files.create_file)
+    append = Call(files.append)
+    get = Call(files.get_file)
+    delete = Call(files.delete_file)
 
 
 class Calls:
@@ -37,7 +57,6 @@ class Calls:
     pipeline = Call(artefacts.get_pipeline)
     cancel_pipeline = Call(artefacts.cancel_pipeline)
     pipeline_report = Call(artefacts.pipeline_report)
-    checkpoints = Call(artefacts.list_checkpoints)
     checkpoint = Call(artefacts.get_checkpoint)
     lineage = Call(artefacts.lineage)
     promote = Call(artefacts.promote)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from nanochat_client import types
 from nanochat_client.address import Address
 from nanochat_client.bound import Sync
-from nanochat_client.calls import Calls, RunCalls
+from nanochat_client.calls import Calls, CheckpointCalls, FileCalls, RunCalls
 from nanochat_client.download import Part, Progress
+from nanochat_client.exports import EVERY_S, checked, part_of
 from nanochat_client.handles import Run, with_verbs
 from nanochat_client.operations import artefacts, models
 from nanochat_client.operations.core import Message, Operation
@@ -44,6 +47,16 @@ class Client(Calls, Sync):
         """`client.runs()` lists, `client.runs.create(…)` starts, `client.runs.get(id)` reads one."""
         return Runs(self)
 
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """`client.checkpoints()` lists, `.get(id)` reads one, `.export(id)` has one written out."""
+        return Checkpoints(self)
+
+    @property
+    def files(self) -> Files:
+        """`client.files()` lists, `client.files.upload(path)` uploads; `get` and `delete` take an id."""
+        return Files(self)
+
     def __enter__(self) -> Client:
         return self
 
@@ -72,11 +85,19 @@ class Client(Calls, Sync):
         """Log, metrics and states as they happen, until the run ends; see `nanochat_client.stream`."""
         return Stream(self._address, run_id, channels, after, patience_s)
 
-    def download(self, checkpoint_id: str, file: str | Path, *, progress: Progress | None = None) -> Path:
-        """A checkpoint's files as one tar archive, at `file`. Goes on where an earlier call stopped."""
-        found = self.checkpoint(checkpoint_id)
-        part = Part(Path(file), found.sha256, progress)
-        return self._transport.fetch(artefacts.download(checkpoint_id), part)
+    def download(
+        self, what: str | types.Export, file: str | Path, *, progress: Progress | None = None
+    ) -> Path:
+        """The files of a checkpoint (its id) or a ready export as one tar archive, at `file`.
+
+        Goes on where an earlier call stopped.
+        """
+        if isinstance(what, str):
+            found = self.checkpoint(what)
+            part = Part(Path(file), found.sha256, progress)
+            return self._transport.fetch(artefacts.download(what), part)
+        operation = artefacts.download_export(what.checkpoint, what.name)
+        return self._transport.fetch(operation, part_of(what, file, progress))
 
     def chat_stream(
         self, messages: Sequence[Message], *, model: str = "latest", **options: Any
@@ -102,3 +123,58 @@ class Runs(RunCalls, Sync):
 
     def send(self, operation: Operation[Any]) -> Any:
         return self._client.send(operation)
+
+
+class Checkpoints(CheckpointCalls, Sync):
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def send(self, operation: Operation[Any]) -> Any:
+        return self._client.send(operation)
+
+    def export(
+        self,
+        checkpoint_id: str,
+        *,
+        format: Literal["hf"] = "hf",
+        dtype: Literal["float32", "bfloat16"] = "float32",
+        wait: bool = False,
+    ) -> types.Export:
+        """Have a checkpoint written for other software on the service's host; `download` fetches it.
+
+        `wait`: until it is ready. Raises ExportFailed when it was waited for in vain.
+        """
+        export = self.start_export(checkpoint_id, format=format, dtype=dtype)
+        while wait and export.state == "running":
+            time.sleep(EVERY_S)
+            export = self.get_export(checkpoint_id, export.name)
+        return checked(export) if wait else export
+
+
+class Files(FileCalls, Sync):
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def send(self, operation: Operation[Any]) -> Any:
+        return self._client.send(operation)
+
+    def upload(
+        self,
+        path: str | Path,
+        *,
+        kind: str | None = None,
+        name: str | None = None,
+        progress: Progress | None = None,
+    ) -> types.File:
+        """Bring a file to the service and have it checked; goes on where an earlier call stopped.
+
+        `kind`: conversations, text or preset; by default what the file looks like. `name`: by default the
+        file's own, in small letters. `progress`: called with the bytes that are there and those of the
+        whole. The answer's `path` is what a run is told. Raises Invalid for a file that is rejected, with its
+        first bad line, and Conflict when another file has the name.
+        """
+        from nanochat_client.upload import Sending
+
+        sending = Sending(Path(path), kind, name, progress)
+        sending.measure()
+        return self._client._transport.push(sending)

@@ -3,6 +3,7 @@
 NanochatError
 ├── ConnectionFailed      nothing answers at the address
 ├── RunFailed             a run that was waited for has not succeeded; `code` is its reason
+├── ExportFailed          an export that was waited for has failed
 └── ApiError              the service answered with an error
     ├── BadRequest        400 and every other 4xx without a class of its own
     ├── Unauthorized      401
@@ -49,6 +50,10 @@ class ConnectionFailed(NanochatError):
 
 class RunFailed(NanochatError):
     """A run that was waited for has failed or was cancelled; `code` is its reason, else its state."""
+
+
+class ExportFailed(NanochatError):
+    """An export that was waited for has failed; `detail` says why."""
 
 
 class ApiError(NanochatError):

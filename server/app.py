@@ -18,6 +18,10 @@ from server.checkpoints.evaluations import router as evaluations
 from server.checkpoints.routes import router as checkpoints
 from server.db import Database
 from server.deps import Services
+from server.exports.exporter import Exporter
+from server.exports.routes import router as exports
+from server.files.keeper import Keeper
+from server.files.routes import router as files
 from server.gangs.routes import router as gangs
 from server.inference.engines import EngineManager
 from server.inference.routes import router as inference
@@ -50,16 +54,17 @@ def create_app(settings: Settings) -> FastAPI:
         known = settings.model_copy(update={"worker_token": SecretStr(tokens.ensure(settings))})
         db, hub = Database(known.sqlalchemy_url), Hub()
         reconciler = Reconciler(known, db, hub)
-        engines = EngineManager(known, db, numbers.inference)
-        app.state.services = Services(known, db, hub, reconciler, engines)
+        engines, exporter = EngineManager(known, db, numbers.inference), Exporter(known)
+        app.state.services = Services(known, db, hub, reconciler, engines, exporter)
         app.state.keys = KeyRing(known, db)
         app.state.courier = courier = Courier(known, db)
         lookout = Lookout(known, db, hub)
         retention = Retention(known, db)
+        app.state.files = keeper = Keeper(known, db)
         if tracing is not None:
             tracing.watch(db)
         app.state.replicas = replicas = Replicas(known.sqlalchemy_url, hub)
-        parts = (replicas, reconciler, courier, lookout, retention)
+        parts = (replicas, reconciler, courier, lookout, retention, exporter, keeper)
         for part in parts:
             await part.start()
         try:
@@ -84,8 +89,8 @@ def create_app(settings: Settings) -> FastAPI:
     )
     problems.install(app)
     for router in (
-        stages, plans, runs, pipelines, telemetry, live, checkpoints, evaluations, reports,
-        inference, workers, system, attempts, gangs, keys, webhooks, alerts,
+        stages, plans, runs, pipelines, telemetry, live, checkpoints, exports, evaluations, reports,
+        inference, workers, system, attempts, gangs, keys, webhooks, alerts, files,
     ):  # fmt: skip
         app.include_router(router)
     document.install(app)

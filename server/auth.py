@@ -68,7 +68,7 @@ class Authorize:
         if (refusal := self._denied(scope, needed, caller)) is not None:
             return await _refuse(scope, receive, send, refusal)
         scope.setdefault("state", {})["caller"] = caller
-        return await self.app(scope, receive, send)
+        return await _as_long_as_it_holds(self.app, ring, caller, scope, receive, send)
 
     def _denied(
         self, scope: Scope, needed: list[frozenset[KeyScope]] | None, caller: Caller
@@ -91,10 +91,12 @@ class Authorize:
         """Take the key out of a WebSocket's first frame; browsers cannot send headers with one."""
         await receive()  # websocket.connect
         await send({"type": "websocket.accept"})
-        caller = await _hello(receive, cast(KeyRing, scope["app"].state.keys))
+        ring = cast(KeyRing, scope["app"].state.keys)
+        caller = await _hello(receive, ring)
         denied = NoKey() if caller is None else self._denied(scope, needed, caller)
-        if denied:
-            await send({"type": "websocket.close", "code": 4000 + denied.status, "reason": denied.code})
+        if caller is None or denied:
+            status, code = (denied or NoKey()).status, (denied or NoKey()).code
+            await send({"type": "websocket.close", "code": 4000 + status, "reason": code})
             return
         scope.setdefault("state", {})["caller"] = caller
         connected = False
@@ -110,7 +112,45 @@ class Authorize:
             if message["type"] != "websocket.accept":  # that was done
                 await send(message)
 
-        await self.app(scope, receive_on, send_on)
+        await _as_long_as_it_holds(self.app, ring, caller, scope, receive_on, send_on)
+
+
+class Revoked(OSError):
+    """Raised where an application sends on: the caller's key is no longer good."""
+
+
+async def _as_long_as_it_holds(
+    app: ASGIApp, ring: KeyRing, caller: Caller, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Run `app`; when the caller's key is revoked or its time is over, nothing more is sent.
+
+    A WebSocket is closed with 4401. A streamed answer ends, one whose length was said breaks off.
+    """
+    if not caller.key_id:  # the worker token: as good as the process
+        await app(scope, receive, send)
+        return
+    revoked, has_length = False, False
+
+    async def send_on(message: Message) -> None:
+        nonlocal revoked, has_length
+        if message["type"] == "http.response.start":
+            has_length = any(name == b"content-length" for name, _ in message["headers"])
+        # one piece is no stream: who revokes the own key is told that it is done
+        streams = message["type"] == "websocket.send" or message.get("more_body", False)
+        if streams and not await ring.holds(caller):
+            revoked = True
+            raise Revoked("the key of this stream was revoked")
+        await send(message)
+
+    try:
+        await app(scope, receive, send_on)
+    except Exception:
+        if not revoked:
+            raise
+    if revoked and scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 4401, "reason": "unauthorized"})
+    elif revoked and not has_length:
+        await send({"type": "http.response.body", "body": b""})
 
 
 async def _hello(receive: Receive, ring: KeyRing) -> Caller | None:

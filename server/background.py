@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
@@ -19,6 +20,23 @@ async def end(*tasks: asyncio.Task[Any] | None) -> None:
     for task in begun:
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+async def in_thread(call: Callable[..., T], *arguments: Any) -> T:
+    """What `call` returns, from a thread; it is waited for also when this task is cancelled.
+
+    For what must not be used while the thread still does: `asyncio.to_thread` leaves it at once.
+    """
+    work = asyncio.get_running_loop().run_in_executor(None, call, *arguments)
+    cancelled: asyncio.CancelledError | None = None
+    while not work.done():
+        try:
+            await asyncio.wait([work])
+        except asyncio.CancelledError as asked:
+            cancelled = asked
+    if cancelled is not None:
+        raise cancelled
+    return work.result()
 
 
 class Periodic:

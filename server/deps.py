@@ -15,6 +15,7 @@ from server.live.hub import Hub
 from server.settings import Settings
 
 if TYPE_CHECKING:
+    from server.exports.exporter import Exporter
     from server.inference.engines import EngineManager
     from server.reconcile import Reconciler
 
@@ -28,6 +29,7 @@ class Services:
     hub: Hub
     reconciler: Reconciler
     engines: EngineManager
+    exporter: Exporter
 
 
 def services(connection: HTTPConnection) -> Services:

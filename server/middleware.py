@@ -25,7 +25,7 @@ REQUEST_ID = re.compile(rb"^[A-Za-z0-9._-]{1,64}$")
 #: what Starlette's TestClient calls itself
 TEST_HOST = "testserver"
 MAX_BODY_BYTES = 1024 * 1024
-COUNT_THEMSELVES = ("/v1/", "/tokenize", "/detokenize", "/internal/")
+COUNT_THEMSELVES = ("/v1/", "/tokenize", "/detokenize", "/internal/", "/files/")
 CSP = (
     "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; object-src 'none'; "
     "base-uri 'none'; frame-ancestors 'none'; form-action 'self'"
@@ -61,7 +61,7 @@ class RequestId:
 
 class BodyLimit:
     """413 for a body that is too large, before it is read where it says its size. Routes that count by
-    themselves (/v1 and its like, /internal) take more and are not looked at."""
+    themselves (/v1 and its like, /internal, parts of files) take more and are not looked at."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -147,8 +147,8 @@ def install(app: FastAPI, settings: Settings) -> None:
             CORSMiddleware,
             allow_origins=sorted(origins),
             allow_methods=["GET", "POST", "PATCH", "DELETE"],
-            allow_headers=["authorization", "content-type", "idempotency-key", "if-match"],
-            expose_headers=["etag", "location", "x-request-id"],
+            allow_headers=["authorization", "content-type", "idempotency-key", "if-match", "upload-offset"],
+            expose_headers=["etag", "location", "retry-after", "upload-offset", "x-request-id"],
         )
     app.add_middleware(KnownHost, hosts=hosts if hosts is None else hosts | {TEST_HOST}, origins=origins)
     app.add_middleware(RequestId)

@@ -324,6 +324,32 @@ class IdempotencyKey(Base):
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 
+class File(Base):
+    """A file that a user uploads, then its check, then what runs are told by its path (server/files)."""
+
+    __tablename__ = "files"
+    __table_args__ = (
+        UniqueConstraint("kind", "name"),
+        Index("ix_files_created_at_id", "created_at", "id"),
+    )
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    name: Mapped[str] = mapped_column(String(64))
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    size: Mapped[int] = mapped_column(BigInteger)
+    """Bytes it will have."""
+    received: Mapped[int] = mapped_column(BigInteger, default=0)
+    """Bytes that are on the disk for good."""
+    sha256: Mapped[str] = mapped_column(String(64))
+    items: Mapped[int | None] = mapped_column(BigInteger)
+    message: Mapped[str | None] = mapped_column(Text)
+    """Why it was rejected."""
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    touched_at: Mapped[datetime] = mapped_column(default=now)
+    """When the last bytes came, or it was rejected: a day later it is forgotten, unless it is ready."""
+    ready_at: Mapped[datetime | None]
+
+
 class Key(Base):
     """Who may call the service. The secret itself is stored nowhere."""
 

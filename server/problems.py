@@ -36,6 +36,7 @@ class ServiceError(Exception):
         self.detail = detail
         self.code = code or type(self).code
         self.errors = list(errors)
+        self.headers: dict[str, str] = {}
 
 
 class NotFound(ServiceError):
@@ -56,8 +57,8 @@ class Unauthorized(ServiceError):
 
 TITLES = {
     400: "Bad request", 401: "Unauthorized", 403: "Forbidden", 404: "Not found", 405: "Method not allowed",
-    409: "Conflict", 412: "Precondition failed", 413: "Too large", 422: "Invalid", 500: "Internal error",
-    503: "Unavailable",
+    408: "Too slow", 409: "Conflict", 412: "Precondition failed", 413: "Too large", 422: "Invalid",
+    500: "Internal error", 503: "Unavailable", 507: "No room",
 }  # fmt: skip
 
 
@@ -91,7 +92,9 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(ServiceError)
     async def _service(request: Request, error: ServiceError) -> JSONResponse:
-        return problem(request, error.status, error.code, error.detail, error.errors)
+        answer = problem(request, error.status, error.code, error.detail, error.errors)
+        answer.headers.update(error.headers)
+        return answer
 
     @app.exception_handler(ConfigError)
     async def _config(request: Request, error: ConfigError) -> JSONResponse:

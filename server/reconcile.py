@@ -42,7 +42,9 @@ EVERY_S = 1.0
 class Reconciler:
     """Runs in the server's event loop, one per process.
 
-    Not covered: several server processes; each step would still be safe, but leases would be counted twice.
+    With several servers on one database each counts every lease by itself; the first to find one run out ends
+    it, and the others' guarded updates find nothing left to do. Not covered: a worker that reaches only a
+    server which is down loses its leases to the others; a proxy in front of all of them prevents that.
     """
 
     def __init__(

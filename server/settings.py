@@ -75,6 +75,10 @@ class Settings(BaseSettings):
     """Where hosts share artefacts: s3://bucket/prefix, file:///mnt/x; empty: in one base directory."""
     disk_quota_gib: float = Field(default=0.0, ge=0)
     """Old runs go, with their files, when what runs have written is more than this; 0: never."""
+    upload_quota_gib: float = Field(default=20.0, ge=0)
+    """Most that files which users upload may have together, GiB; 0: none are taken."""
+    upload_file_gib: float = Field(default=5.0, gt=0)
+    """Most that one of them may have, GiB."""
     keep_logs_days: float = Field(default=0.0, ge=0)
     """Of runs that ended longer ago only the end of the log is kept, here; 0: everything, for ever."""
     keep_metrics_days: float = Field(default=0.0, ge=0)

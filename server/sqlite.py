@@ -2,16 +2,18 @@
 
 A statement on pages that are in memory takes 10 to 100 microseconds; handing it to a thread and back takes
 longer than that, several times a statement, and a request has a dozen. So only what waits for the disk or for
-another process goes to a thread: opening, pragmas, BEGIN IMMEDIATE and COMMIT.
+another process goes to a thread: opening, pragmas, BEGIN IMMEDIATE and COMMIT. A cancelled task waits for
+that: a connection that one thread closes under another takes the process along.
 Not covered: reads from a cold disk hold up the event loop as long as they take.
 """
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from collections.abc import Iterable
 from typing import Any
+
+from server.background import in_thread
 
 WAITS = ("BEGIN IMMEDIATE", "PRAGMA")
 
@@ -39,7 +41,7 @@ class Cursor:
 
     async def execute(self, statement: str, parameters: Any = ()) -> Cursor:
         if statement.startswith(WAITS):
-            await asyncio.to_thread(self._cursor.execute, statement, parameters)
+            await in_thread(self._cursor.execute, statement, parameters)
         else:
             self._cursor.execute(statement, parameters)
         return self
@@ -72,13 +74,13 @@ class Connection:
 
     async def commit(self) -> None:
         if self._connection.in_transaction:
-            await asyncio.to_thread(self._connection.commit)
+            await in_thread(self._connection.commit)
 
     async def rollback(self) -> None:
         self._connection.rollback()
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._connection.close)
+        await in_thread(self._connection.close)
 
     async def create_function(self, *args: Any, **kwargs: Any) -> None:
         self._connection.create_function(*args, **kwargs)
@@ -90,4 +92,4 @@ async def connect(path: str, timeout_s: float) -> Connection:
     def opened() -> sqlite3.Connection:
         return sqlite3.connect(path, timeout=timeout_s, isolation_level=None, check_same_thread=False)
 
-    return Connection(await asyncio.to_thread(opened))
+    return Connection(await in_thread(opened))

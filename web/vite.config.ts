@@ -3,7 +3,7 @@ import react from "@vitejs/plugin-react";
 import { defineConfig } from "vitest/config";
 
 const service = process.env.NANOCHAT_URL ?? "http://127.0.0.1:8000";
-const routes = ["/runs", "/pipelines", "/stages", "/configs", "/checkpoints", "/evaluations", "/workers", "/system", "/v1", "/session", "/login", "/logout"];
+const routes = ["/runs", "/pipelines", "/stages", "/configs", "/checkpoints", "/evaluations", "/files", "/workers", "/system", "/v1", "/session", "/login", "/logout"];
 
 // The bundle is committed and must come out byte for byte the same on every machine.
 export default defineConfig({

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
+from nanochat import files
 from nanochat.paths import STAGE_DIRS
 from nanochat.stages import STAGES
 from nanochat.storage import MANIFEST, STEP, Storage, StorageError
@@ -32,12 +33,21 @@ def needed(claim: Claim, storage: Storage) -> list[str]:
     return found
 
 
+def uploads(claim: Claim, storage: Storage, base: Path) -> list[str]:
+    """Files of users that the attempt reads, relative to the base directory."""
+    found: list[str] = []
+    for path in files.named(claim.config, base):
+        # files/<kind>/<name>, or all of a kind
+        found += [path] if path.count("/") > 1 else storage.files(path)
+    return found
+
+
 class Fetch(threading.Thread):
     """Brings what the attempt reads. `error`: why it could not; None once it has ended well."""
 
-    def __init__(self, storage: Storage, claim: Claim) -> None:
+    def __init__(self, storage: Storage, claim: Claim, base: Path) -> None:
         super().__init__(name=f"fetch-{claim.attempt_id}", daemon=True)
-        self._storage, self._claim = storage, claim
+        self._storage, self._claim, self._base = storage, claim, base
         self.error: StorageError | None = None
 
     def run(self) -> None:
@@ -45,6 +55,9 @@ class Fetch(threading.Thread):
             try:
                 for path in needed(self._claim, self._storage):
                     if self._storage.pull(path):
+                        log.info("run %s: fetched %s", self._claim.run_id, path)
+                for path in uploads(self._claim, self._storage, self._base):
+                    if self._storage.pull_file(path):
                         log.info("run %s: fetched %s", self._claim.run_id, path)
                 self.error = None
                 return

@@ -139,7 +139,7 @@ class _Node:
             return
         claim = self._claim = _agreed(claim, self._told)
         if self._settings.storage_url:
-            fetch = Fetch(Storage(self._settings.storage_url, base), claim)
+            fetch = Fetch(Storage(self._settings.storage_url, base), claim, base)
             fetch.start()
             wait_for(fetch, self._ask)
             if fetch.error is not None:

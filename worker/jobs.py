@@ -167,7 +167,7 @@ class _Job:
     def _fetch_inputs(self) -> None:
         """What other hosts have made and this one lacks. Raises StorageError."""
         if self._storage is not None:
-            fetch = Fetch(self._storage, self._claim)
+            fetch = Fetch(self._storage, self._claim, self._settings.base_dir)
             fetch.start()
             wait_for(fetch, self._lease.renew)
             if fetch.error is not None:

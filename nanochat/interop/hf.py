@@ -8,6 +8,8 @@ Not covered: models with `arch: modern`, which transformers does not know.
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,10 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from nanochat.checkpoint import load_model
+from nanochat.checkpoint import fsync, load_model
 from nanochat.errors import DataError
-from nanochat.gpt import NORM_EPS, GPTConfig
+from nanochat.gpt import GPT, NORM_EPS, GPTConfig
+from nanochat.interop.formats import PARTIAL, why_not
 from nanochat.loss import SOFTCAP
 from nanochat.tokenizer import Tokenizer
 
@@ -42,19 +45,36 @@ PARTS = {
 def export(checkpoint: Path, out: Path, dtype: torch.dtype = torch.float32) -> list[Path]:
     """Write the model in `checkpoint` to the new or empty directory `out`; returns its files.
 
+    A new directory is whole or not there at all: it is written beside its place, synced and renamed.
     Raises BrokenCheckpoint, DataError for a model that transformers does not know, and FileExistsError
     when `out` holds anything.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} is not empty: name a new directory")
     model, tokenizer, _ = load_model(checkpoint)
-    if model.cfg.residual_scalars or model.cfg.value_embeddings:
-        raise DataError(f"{checkpoint} has arch: modern, which transformers does not know")
-    out.mkdir(parents=True, exist_ok=True)
+    if said := why_not(model.cfg.to_dict()):
+        raise DataError(f"{checkpoint} cannot be exported: {said}")
+    if out.exists():  # a mount point, perhaps, which cannot be renamed to
+        _write(model, tokenizer, out, dtype)
+        return sorted(out.iterdir())
+    fresh = out.with_name(f".{out.name}.{os.getpid()}{PARTIAL}")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    try:
+        _write(model, tokenizer, fresh, dtype)
+        fresh.rename(out)
+        fsync(out.parent)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+    return sorted(out.iterdir())
+
+
+def _write(model: GPT, tokenizer: Tokenizer, place: Path, dtype: torch.dtype) -> None:
     tensors = {
         hf_name(name): value.detach().to(dtype).contiguous() for name, value in model.state_dict().items()
     }
-    save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
+    save_file(tensors, place / "model.safetensors", metadata={"format": "pt"})
     files = {
         "config.json": config(model.cfg, tokenizer, dtype),
         "generation_config.json": generation_config(tokenizer),
@@ -62,8 +82,9 @@ def export(checkpoint: Path, out: Path, dtype: torch.dtype = torch.float32) -> l
         "tokenizer_config.json": tokenizer_config(model.cfg),
     }
     for name, content in files.items():
-        (out / name).write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
-    return sorted(out.iterdir())
+        (place / name).write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
+    for written in (*place.iterdir(), place):
+        fsync(written)
 
 
 def hf_name(name: str) -> str:

@@ -106,7 +106,7 @@ class BaseConfig(OptimizerConfig):
     packing: Literal["stream", "bos"] = "stream"
     """Rows cut from one stream of documents (every token is used), or rows that begin with a document."""
     data: str = "pydocs"
-    """Corpus: pydocs, fineweb-edu, climbmix, or a directory of txt, md, jsonl or parquet files."""
+    """Corpus: pydocs, fineweb-edu, climbmix, or a directory or file of txt, md, jsonl or parquet."""
     tokenizer: str = ""
     """Tokenizer directory; empty: the newest one, trained on the corpus when there is none."""
 

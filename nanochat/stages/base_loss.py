@@ -13,7 +13,7 @@ class BaseLossConfig(StageConfig):
     checkpoint: str = ""
     """Checkpoint to evaluate: a path, a latest.pt link or an id; empty: the newest."""
     data: str = "pydocs"
-    """Corpus: pydocs, fineweb-edu, climbmix, or a directory of txt, md, jsonl or parquet files."""
+    """Corpus: pydocs, fineweb-edu, climbmix, or a directory or file of txt, md, jsonl or parquet."""
     device_batch_size: int = Field(default=8, ge=1, le=4096)
     """Sequences per rank and forward pass."""
     split_tokens: int = Field(default=20 * 524288, ge=1)

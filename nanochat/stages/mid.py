@@ -24,7 +24,7 @@ class MidConfig(OptimizerConfig):
     replay: float = Field(default=0.0, ge=0, le=100)
     """Tokens of pretraining text for each token of conversations, so that the model keeps its language."""
     data: str = "pydocs"
-    """Corpus of that text: pydocs, fineweb-edu, climbmix, or a directory of text or parquet files."""
+    """Corpus of that text: pydocs, fineweb-edu, climbmix, or a directory or file of text."""
     learn: Literal["all", "assistant"] = "all"
     """Tokens that count in the loss: all of them, as in pretraining, or only what the assistant says."""
     num_iterations: int = Field(default=-1, ge=-1)

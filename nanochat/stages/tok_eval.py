@@ -13,7 +13,7 @@ class TokEvalConfig(StageConfig):
     tokenizer: str = ""
     """Tokenizer or checkpoint directory: a path; empty: the newest tokenizer."""
     data: str = "pydocs"
-    """Corpus: pydocs, fineweb-edu, climbmix, or a directory of txt, md, jsonl or parquet files."""
+    """Corpus: pydocs, fineweb-edu, climbmix, or a directory or file of txt, md, jsonl or parquet."""
     max_chars: int = Field(default=1_000_000, ge=1)
     """Characters of each split of the corpus to encode at most."""
 

@@ -17,7 +17,7 @@ class TokenizerConfig(StageConfig):
     doc_cap: int = Field(default=10_000, ge=1)
     """Characters to take from one document at most."""
     data: str = "pydocs"
-    """Corpus: pydocs, fineweb-edu, climbmix, or a directory of txt, md, jsonl or parquet files."""
+    """Corpus: pydocs, fineweb-edu, climbmix, or a directory or file of txt, md, jsonl or parquet."""
     data_dir: str = ""
     """Directory of parquet shards to read; empty: the corpus's own below the base directory."""
     output_dir: str = ""

@@ -56,7 +56,8 @@ def messages(value: Any, where: str) -> Conversation:
     if not isinstance(found, list) or not found or not all(isinstance(one, dict) for one in found):
         raise DataError(f'{where}: expected {{"messages": [{{"role", "content"}}, …]}}')
     try:
-        turns(found)
+        for _ in turns(found):
+            pass
     except ConversationError as error:
         raise DataError(f"{where}: {error}") from None
     return found

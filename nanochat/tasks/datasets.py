@@ -121,8 +121,10 @@ def parsed(line: bytes, file: Path, number: int) -> Row:
     """A line of a JSONL file. Raises DataError that names it."""
     try:
         return json.loads(line)
+    except json.JSONDecodeError as error:  # its own text counts lines within this one
+        raise DataError(f"{file}, line {number}: no JSON: {error.msg} (column {error.colno})") from None
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{file}, line {number}: {error}") from None
+        raise DataError(f"{file}, line {number}: no JSON: {error}") from None
 
 
 class JsonLines(Sequence[Row]):

@@ -10,7 +10,19 @@ from collections.abc import Sequence
 
 import typer
 
-from nanochat_client.cli import chat, control, doctor, keys, look, pipelines, plan, results, runs, service
+from nanochat_client.cli import (
+    chat,
+    control,
+    doctor,
+    files,
+    keys,
+    look,
+    pipelines,
+    plan,
+    results,
+    runs,
+    service,
+)
 
 app = typer.Typer(
     name="nanochat",
@@ -20,7 +32,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for group in (service, runs, plan, pipelines, look, results, control, chat, keys, doctor):
+for group in (service, runs, plan, pipelines, look, results, control, chat, files, keys, doctor):
     group.register(app)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from nanochat_client import types
 from nanochat_client.operations.core import JsonObject, Operation, get, nothing, parser, post, segment
@@ -60,6 +61,34 @@ def get_checkpoint(checkpoint_id: str) -> Operation[types.Checkpoint]:
 def download(checkpoint_id: str) -> Operation[None]:
     """Its files as a tar archive, to be streamed: see `nanochat_client.download`."""
     path = f"/checkpoints/{segment(checkpoint_id)}/download"
+    return Operation("GET", path, nothing, repeatable=True)
+
+
+def start_export(
+    checkpoint_id: str,
+    *,
+    format: Literal["hf"] = "hf",
+    dtype: Literal["float32", "bfloat16"] = "float32",
+) -> Operation[types.Export]:
+    """Have it written for other software, in the background; asked for again, it is the same export."""
+    path = f"/checkpoints/{segment(checkpoint_id)}/export"
+    body = {"format": format, "dtype": dtype}
+    return Operation("POST", path, parser(types.Export), body=body, repeatable=True)
+
+
+def list_exports(checkpoint_id: str) -> Operation[types.Page[types.Export]]:
+    """What it was written as, newest first."""
+    return get(f"/checkpoints/{segment(checkpoint_id)}/exports", types.Page[types.Export])
+
+
+def get_export(checkpoint_id: str, name: str) -> Operation[types.Export]:
+    """One of its exports, by format and type: `hf-float32`. Raises NotFound."""
+    return get(f"/checkpoints/{segment(checkpoint_id)}/exports/{segment(name)}", types.Export)
+
+
+def download_export(checkpoint_id: str, name: str) -> Operation[None]:
+    """An export's files as a tar archive, to be streamed."""
+    path = f"/checkpoints/{segment(checkpoint_id)}/exports/{segment(name)}/download"
     return Operation("GET", path, nothing, repeatable=True)
 
 

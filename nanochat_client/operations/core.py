@@ -27,6 +27,9 @@ class Operation(Generic[T]):
     parse: Callable[[bytes], T]
     params: Params = field(default_factory=dict)
     body: Any = None
+    """Sent as JSON."""
+    content: bytes | None = None
+    """Sent as it is, instead."""
     headers: dict[str, str] = field(default_factory=dict)
     repeatable: bool = False
     """May be sent again after a connection error."""

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from nanochat_client.types.alerts import AlertKind as AlertKind
     from nanochat_client.types.checkpoints import Artefact as Artefact
     from nanochat_client.types.checkpoints import Checkpoint as Checkpoint
+    from nanochat_client.types.checkpoints import Export as Export
+    from nanochat_client.types.checkpoints import ExportCreate as ExportCreate
     from nanochat_client.types.checkpoints import Lineage as Lineage
     from nanochat_client.types.checkpoints import LineageStep as LineageStep
     from nanochat_client.types.checkpoints import Promotion as Promotion
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
     from nanochat_client.types.evaluations import Report as Report
     from nanochat_client.types.evaluations import ReportCell as ReportCell
     from nanochat_client.types.evaluations import ReportRow as ReportRow
+    from nanochat_client.types.files import File as File
+    from nanochat_client.types.files import FileCreate as FileCreate
+    from nanochat_client.types.files import FileKind as FileKind
+    from nanochat_client.types.files import FileState as FileState
     from nanochat_client.types.gangs import Gathered as Gathered
     from nanochat_client.types.gangs import Gathering as Gathering
     from nanochat_client.types.gangs import MemberState as MemberState
@@ -84,8 +90,9 @@ if TYPE_CHECKING:
 
 _TOPICS = {
     "alerts": "Alert AlertKind",
-    "checkpoints": "Artefact Checkpoint Lineage LineageStep Promotion",
+    "checkpoints": "Artefact Checkpoint Export ExportCreate Lineage LineageStep Promotion",
     "evaluations": "Evaluation Report ReportCell ReportRow",
+    "files": "File FileCreate FileKind FileState",
     "gangs": "Gathered Gathering MemberState",
     "hosts": "Gpu GpuProcess GpuStats HostStats System Worker",
     "internal": (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Literal
 
 from pydantic import Field, JsonValue, field_validator
 
@@ -34,6 +35,34 @@ class Promotion(Request):
         if alias == "latest":
             raise ValueError("latest is always the newest model: choose another name")
         return alias
+
+
+class ExportCreate(Request):
+    format: Literal["hf"] = "hf"
+    """hf: a directory that transformers loads."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the weights."""
+
+
+class Export(Wire):
+    """A checkpoint written for other software, on the host of the service."""
+
+    checkpoint: str
+    name: str
+    """Format and type, e.g. `hf-float32`: the last part of its address."""
+    format: str
+    dtype: str
+    state: Literal["running", "ready", "failed"]
+    message: str = ""
+    """Why it failed, or what it waits for."""
+    files: list[str] = []
+    """Their names, once it is ready."""
+    bytes: int = 0
+    """Of all files."""
+    version: str | None = None
+    """Another one when it was made anew; the ETag of its download."""
+    created_at: datetime
+    """When it was ready; before, when it was asked for."""
 
 
 class Artefact(Wire):

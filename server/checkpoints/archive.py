@@ -11,10 +11,16 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from fastapi import Header
+from fastapi.responses import Response, StreamingResponse
 
 READ_BYTES = 1024 * 1024
 END = b"\0" * (2 * tarfile.BLOCKSIZE)
 FROM_ON = re.compile(r"bytes=(\d{1,18})-")
+Wanted = Annotated[str | None, Header(alias="range", max_length=64)]
+Condition = Annotated[str | None, Header(alias="if-range", max_length=128)]
 
 
 @dataclass(frozen=True)
@@ -78,3 +84,28 @@ def first_byte(wanted: str | None, condition: str | None, etag: str) -> int | No
     if found is None or (condition is not None and condition.strip() != etag):
         return None
     return int(found.group(1))
+
+
+def answer(directory: Path, name: str, version: str, wanted: str | None, condition: str | None) -> Response:
+    """The files of `directory` as `<name>.tar`, or what is left of it from where the client stopped.
+
+    `version`: changes when the files do; `wanted` and `condition` are the headers Range and If-Range.
+    """
+    archive, etag = Archive(directory, name), f'"{version}"'
+    start = first_byte(wanted, condition, etag)
+    headers = {
+        "content-disposition": f'attachment; filename="{name}.tar"',
+        "accept-ranges": "bytes",
+        "etag": etag,
+        "content-length": str(archive.size - (start or 0)),
+    }
+    if start is not None:
+        if start >= archive.size:
+            return Response(status_code=416, headers={"content-range": f"bytes */{archive.size}"})
+        headers["content-range"] = f"bytes {start}-{archive.size - 1}/{archive.size}"
+    return StreamingResponse(
+        archive.content(start or 0),
+        status_code=200 if start is None else 206,
+        media_type="application/x-tar",
+        headers=headers,
+    )

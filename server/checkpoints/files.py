@@ -28,6 +28,14 @@ async def directory(settings: Settings, path: str) -> Path | None:
     return here if here.is_dir() else None
 
 
+def may_be_had(settings: Settings, path: str) -> bool:
+    """Whether it is worth asking for `directory`: the files are here, or a storage may have them."""
+    try:
+        return resolve_under(settings.base_dir, path).is_dir() or bool(settings.storage_url)
+    except ValueError:
+        return False
+
+
 def _fetch(settings: Settings, path: str) -> None:
     Storage(settings.storage_url, settings.base_dir).pull(path)
 

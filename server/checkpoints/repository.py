@@ -1,4 +1,4 @@
-"""Which checkpoint: by selector, the newest of some stages, those that can be chatted with."""
+"""Which checkpoint: by id, by selector, the newest of some stages, those that can be chatted with."""
 
 from __future__ import annotations
 
@@ -7,7 +7,23 @@ from collections.abc import Sequence
 from sqlalchemy import select as sql_select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from server.ids import is_id
 from server.models import Checkpoint, Run
+from server.problems import NotFound
+
+
+async def get(session: AsyncSession, checkpoint_id: str) -> tuple[Checkpoint, Run]:
+    """The checkpoint and the run that made it. Raises NotFound."""
+    checkpoint = await session.get(Checkpoint, checkpoint_id) if is_id(checkpoint_id) else None
+    run = await session.get(Run, checkpoint.run_id) if checkpoint else None
+    if checkpoint is None or run is None:
+        raise NotFound(f"there is no checkpoint {checkpoint_id!r}")
+    return checkpoint, run
+
+
+async def ids_of(session: AsyncSession, run_id: str) -> list[str]:
+    """Every checkpoint of a run."""
+    return list(await session.scalars(sql_select(Checkpoint.id).where(Checkpoint.run_id == run_id)))
 
 
 async def select(session: AsyncSession, run_id: str, selector: str) -> Checkpoint | None:

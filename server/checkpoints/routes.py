@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Query
 from fastapi.responses import Response, StreamingResponse
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from nanochat_client import types
 from nanochat_client.types import Page
-from server.checkpoints import files
-from server.checkpoints.archive import Archive, first_byte
+from server.checkpoints import archive, files, repository
 from server.checkpoints.lineage import lineage
 from server.checkpoints.views import checkpoint_view
 from server.deps import Read, ServicesDep, Write
-from server.ids import is_id
 from server.models import Alias, Checkpoint, Run, now
 from server.problems import Conflict, NotFound
 from server.runs import repository as runs
@@ -65,14 +62,14 @@ async def run_checkpoints(run_id: str, session: Read) -> Page[types.Checkpoint]:
 
 @router.get("/checkpoints/{checkpoint_id}")
 async def get_checkpoint(checkpoint_id: str, session: Read) -> types.Checkpoint:
-    checkpoint, run = await _find(session, checkpoint_id)
+    checkpoint, run = await repository.get(session, checkpoint_id)
     return checkpoint_view(run, checkpoint)
 
 
 @router.get("/checkpoints/{checkpoint_id}/lineage")
 async def checkpoint_lineage(checkpoint_id: str, session: Read) -> types.Lineage:
     """Where a checkpoint comes from: its parents back to the first, tokenizer, data, config and code."""
-    checkpoint, _ = await _find(session, checkpoint_id)
+    checkpoint, _ = await repository.get(session, checkpoint_id)
     return await lineage(session, checkpoint)
 
 
@@ -81,47 +78,23 @@ async def download_checkpoint(
     checkpoint_id: str,
     session: Read,
     services: ServicesDep,
-    wanted: Annotated[str | None, Header(alias="range", max_length=64)] = None,
-    condition: Annotated[str | None, Header(alias="if-range", max_length=128)] = None,
+    wanted: archive.Wanted = None,
+    condition: archive.Condition = None,
 ) -> Response:
     """The checkpoint's files as an uncompressed tar archive; `Range: bytes=N-` goes on with a part of it."""
-    checkpoint, run = await _find(session, checkpoint_id)
+    checkpoint, run = await repository.get(session, checkpoint_id)
     directory = await files.directory(services.settings, checkpoint.path)
     if directory is None:
         raise NotFound(f"the files of checkpoint {checkpoint_id} are not on this host")
     name = f"{run.id}_step_{checkpoint.step:06d}"
-    archive, etag = Archive(directory, name), f'"{checkpoint.sha256}"'
-    start = first_byte(wanted, condition, etag)
-    headers = {
-        "content-disposition": f'attachment; filename="{name}.tar"',
-        "accept-ranges": "bytes",
-        "etag": etag,
-        "content-length": str(archive.size - (start or 0)),
-    }
-    if start is not None:
-        if start >= archive.size:
-            return Response(status_code=416, headers={"content-range": f"bytes */{archive.size}"})
-        headers["content-range"] = f"bytes {start}-{archive.size - 1}/{archive.size}"
-    return StreamingResponse(
-        archive.content(start or 0),
-        status_code=200 if start is None else 206,
-        media_type="application/x-tar",
-        headers=headers,
-    )
+    return archive.answer(directory, name, checkpoint.sha256, wanted, condition)
 
 
 @router.post("/checkpoints/{checkpoint_id}/promote")
 async def promote_checkpoint(checkpoint_id: str, body: types.Promotion, session: Write) -> types.Checkpoint:
     """Give a language model a name of its own under /v1/models; a name in use moves over."""
-    checkpoint, run = await _find(session, checkpoint_id)
+    checkpoint, run = await repository.get(session, checkpoint_id)
     if checkpoint.model_config_ is None:
         raise Conflict(f"checkpoint {checkpoint_id} is no language model")
     await session.merge(Alias(name=body.alias, checkpoint_id=checkpoint.id, created_at=now()))
     return checkpoint_view(run, checkpoint)
-
-
-async def _find(session: AsyncSession, checkpoint_id: str) -> tuple[Checkpoint, Run]:
-    checkpoint = await session.get(Checkpoint, checkpoint_id) if is_id(checkpoint_id) else None
-    if checkpoint is None:
-        raise NotFound(f"there is no checkpoint {checkpoint_id!r}")
-    return checkpoint, await runs.get(session, checkpoint.run_id)

@@ -78,6 +78,15 @@ class KeyRing:
             return None
         return self._caller(key, text)
 
+    async def holds(self, caller: Caller) -> bool:
+        """Whether the key of a caller who was let in is still good. Costs no query of its own."""
+        key = (await self._known()).get(caller.key_id)
+        return (
+            key is not None
+            and key.digest == caller.digest
+            and (key.expires_at is None or key.expires_at > now())
+        )
+
     async def has_workers(self) -> bool:
         """Whether there are keys with the scope `worker`, beside the worker token."""
         return any(Scope.WORKER in key.scopes for key in (await self._known()).values())

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
+from starlette.types import Message, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from server.app_version import VERSION
@@ -99,6 +100,7 @@ async def _listen(socket: WebSocket, live: RunStream) -> None:
 @router.get("/runs/{run_id}/stream", response_class=StreamingResponse)
 async def events(
     run_id: str,
+    request: Request,
     session: Read,
     here: ServicesDep,
     channels: Annotated[str, Query(max_length=64)] = "log,metric,state",
@@ -106,16 +108,34 @@ async def events(
     after_metric: Cursor = 0,
     after_state: Cursor = 0,
 ) -> StreamingResponse:
-    """The same frames as server-sent events, one per `data:` line."""
+    """The same frames as server-sent events, one per `data:` line.
+
+    A reader that takes too long is cut off; it comes back with `after_…` and misses nothing.
+    """
     await runs.get(session, run_id)
     after = {"after_log": after_log, "after_metric": after_metric, "after_state": after_state}
     cursors = _cursors({"channels": channels, **{key: str(value) for key, value in after.items()}})
     live = RunStream(here.db, here.hub, run_id, cursors)
-    return StreamingResponse(
-        _sse(live),
-        media_type="text/event-stream",
-        headers={"cache-control": "no-store", "x-accel-buffering": "no"},
-    )
+    return Impatient(_sse(live), request.app.state.metrics.slow_readers.inc)
+
+
+class Impatient(StreamingResponse):
+    """Stops when its reader does not take a piece within SEND_S; the server then hangs up."""
+
+    def __init__(self, content: AsyncIterator[bytes], cut: Callable[[], None]) -> None:
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        super().__init__(content, media_type="text/event-stream", headers=headers)
+        self._cut = cut
+
+    async def stream_response(self, send: Send) -> None:
+        async def send_soon(message: Message) -> None:
+            async with asyncio.timeout(SEND_S):
+                await send(message)
+
+        try:
+            await super().stream_response(send_soon)
+        except TimeoutError:
+            self._cut()
 
 
 async def _sse(live: RunStream) -> AsyncIterator[bytes]:

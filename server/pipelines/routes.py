@@ -37,7 +37,7 @@ async def create_pipeline(
     pipeline_id = new_id("p")
     earlier = await idempotency.repeated(session, key, "POST /pipelines", body, pipeline_id)
     if earlier is None:
-        for run in await service.create(session, body, pipeline_id):
+        for run in await service.create(session, body, pipeline_id, services.settings.base_dir):
             announce(session, services.hub, run.id, services.reconciler.hint)
     pipeline = await service.get(session, earlier or pipeline_id)
     response.headers["location"] = f"/pipelines/{pipeline.id}"

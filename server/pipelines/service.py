@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -13,6 +14,7 @@ from nanochat_client import types
 from nanochat_client.types import PipelineCreate, PipelineStep, ProblemItem, RunState
 from server.attempts.inputs import fitting
 from server.checkpoints.views import model_name
+from server.files import uses as uploads
 from server.ids import is_id
 from server.models import Checkpoint, Pipeline, Run
 from server.pipelines import presets
@@ -27,7 +29,7 @@ from server.workers import repository as workers
 MAX_NAME = 64
 
 
-async def create(session: AsyncSession, body: PipelineCreate, pipeline_id: str) -> list[Run]:
+async def create(session: AsyncSession, body: PipelineCreate, pipeline_id: str, base: Path) -> list[Run]:
     """Store the pipeline and its runs. Raises Invalid with pointers into the body; stores nothing then."""
     steps, name = _steps(body)
     _check_override_names(body, steps)
@@ -37,9 +39,13 @@ async def create(session: AsyncSession, body: PipelineCreate, pipeline_id: str) 
     for index, step in enumerate(steps):
         try:
             _check_step(steps, index)
-            resolved[step.name] = _resolve(body, step, index, name, offered)
+            got = _resolve(body, step, index, name, offered, base)
         except Invalid as error:
             problems += error.errors
+            continue
+        missing = await uploads.missing(session, got.config, base, f"/steps/{index}/overrides")
+        problems += _where_given(missing, body, step, index)
+        resolved[step.name] = got
     if problems:
         raise invalid(problems)
     session.add(Pipeline(id=pipeline_id, name=name, preset=body.preset))
@@ -114,23 +120,30 @@ def _parent_name(steps: Sequence[PipelineStep], index: int) -> str | None:
 
 
 def _resolve(
-    body: PipelineCreate, step: PipelineStep, index: int, name: str, offered: Sequence[Gpu]
+    body: PipelineCreate, step: PipelineStep, index: int, name: str, offered: Sequence[Gpu], base: Path
 ) -> Resolved:
     """Config of one step; what is wrong with an override points to where that override was given."""
-    at, top = f"/steps/{index}", f"/overrides/{step.name}"
     overrides = body.overrides.get(step.name, {})
     try:
         return resolve(
             step.stage, step.config, {**step.overrides, **overrides}, step.gpus,
-            name=_run_name(name, step.name), offered=offered, at=at,
+            base=base, name=_run_name(name, step.name), offered=offered, at=f"/steps/{index}",
         )  # fmt: skip
     except Invalid as error:
-        inside = f"{at}/overrides/"
-        for item in error.errors:
-            field = item.pointer.removeprefix(inside).partition("/")[0]
-            if item.pointer.startswith(inside) and (field in overrides or body.preset is not None):
-                item.pointer = f"{top}/{item.pointer.removeprefix(inside)}"
+        _where_given(error.errors, body, step, index)
         raise
+
+
+def _where_given(
+    problems: list[ProblemItem], body: PipelineCreate, step: PipelineStep, index: int
+) -> list[ProblemItem]:
+    """The problems, changed to point to where the override was given: in the step, or beside the steps."""
+    inside, overrides = f"/steps/{index}/overrides/", body.overrides.get(step.name, {})
+    for item in problems:
+        field = item.pointer.removeprefix(inside).partition("/")[0]
+        if item.pointer.startswith(inside) and (field in overrides or body.preset is not None):
+            item.pointer = f"/overrides/{step.name}/{item.pointer.removeprefix(inside)}"
+    return problems
 
 
 def _run_name(pipeline: str, step: str) -> str:

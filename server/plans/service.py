@@ -27,8 +27,9 @@ async def plan(session: AsyncSession, body: PlanCreate, base: Path) -> Plan:
     gpus = _named(body) if body.gpu is not None else await best_gpus(session)
     try:
         got = assemble(
-            body.stage, body.config, body.overrides, body.gpus, offered=gpus, at="", overrides_at=OVERRIDES
-        )
+            body.stage, body.config, body.overrides, body.gpus,
+            base=base, offered=gpus, at="", overrides_at=OVERRIDES,
+        )  # fmt: skip
     except Invalid as error:
         if error.code in REFUSED:
             raise

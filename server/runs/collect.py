@@ -24,7 +24,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from nanochat import paths
 from server.background import Periodic
+from server.checkpoints import repository as checkpoints
 from server.db import Database
+from server.exports.places import EXPORTS
 from server.live.hub import Hub
 from server.models import Alias, Checkpoint, Run
 from server.problems import Conflict, NotFound
@@ -39,7 +41,6 @@ ROOM = 0.9
 #: an export that something was written to within this time may still be needed, or still be made
 FRESH_S = 24 * 3600.0
 KEEP = "keep"
-EXPORTS = "exports"
 
 
 class Collector:
@@ -85,12 +86,13 @@ class Collector:
     async def _remove(self, run_id: str, stage: str) -> bool:
         try:
             async with self._db.write() as session:
+                made = await checkpoints.ids_of(session, run_id)
                 await service.delete(session, await repository.get(session, run_id, lock=True))
                 await idempotency.forget(session, run_id)
                 announce(session, self._hub, run_id)
         except (Conflict, NotFound):  # somebody needs it since, or was quicker
             return False
-        await asyncio.to_thread(files.remove, self._base, run_id, stage, self._storage_url)
+        await asyncio.to_thread(files.remove, self._base, run_id, stage, self._storage_url, made)
         return True
 
 
@@ -109,7 +111,7 @@ def drop_exports(base: Path, excess_bytes: float) -> int:
     folder, gone = base / EXPORTS, 0
     if excess_bytes <= 0 or folder.is_symlink() or not folder.is_dir():
         return 0
-    aged = [(newest_change(place), place) for place in folder.iterdir() if not place.is_symlink()]
+    aged = [(newest_change(place), place) for place in folder.iterdir() if not _stays(place)]
     for changed, place in sorted(aged):
         if gone >= excess_bytes or time.time() - changed < FRESH_S:
             break
@@ -121,6 +123,11 @@ def drop_exports(base: Path, excess_bytes: float) -> int:
         gone += size
         log.warning("disk quota: removed the export %s, %.1f GiB", place.name, size / GIB)
     return gone
+
+
+def _stays(place: Path) -> bool:
+    """Links, and the notes of what was exported (server/exports)."""
+    return place.is_symlink() or (place.name.startswith(".") and place.is_file())
 
 
 def newest_change(place: Path) -> float:

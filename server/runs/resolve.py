@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from nanochat.configurator import ConfigError, Preset, PresetError, find_preset, nearest_name, validate
@@ -54,6 +55,7 @@ def resolve(
     overrides: Mapping[str, Any],
     gpus: int | None,
     *,
+    base: Path,
     name: str | None = None,
     offered: Sequence[Gpu] = (),
     at: str = "",
@@ -61,14 +63,15 @@ def resolve(
 ) -> Resolved:
     """The config for a request. Raises Invalid.
 
-    `offered`: the GPUs of the best worker: a stage that can use one gets one, and `auto` is planned for
-    them. `at`: where in the body the request stands (pipeline steps); `overrides_at`: where its overrides
-    stand, if elsewhere.
+    `base`: the base directory, for its uploaded presets. `offered`: the GPUs of the best worker: a stage
+    that can use one gets one, and `auto` is planned for them. `at`: where in the body the request stands
+    (pipeline steps); `overrides_at`: where its overrides stand, if elsewhere.
     """
     overrides_at = f"{at}/overrides" if overrides_at is None else overrides_at
     got = assemble(
-        stage_name, preset_name, overrides, gpus, offered=offered, at=at, overrides_at=overrides_at
-    )
+        stage_name, preset_name, overrides, gpus,
+        base=base, offered=offered, at=at, overrides_at=overrides_at,
+    )  # fmt: skip
     if name and "run" not in overrides:
         got.values["run"] = name
     try:
@@ -84,6 +87,7 @@ def assemble(
     overrides: Mapping[str, Any],
     gpus: int | None,
     *,
+    base: Path,
     offered: Sequence[Gpu],
     at: str,
     overrides_at: str,
@@ -91,7 +95,7 @@ def assemble(
     """What `resolve` checks. Raises Invalid: `unknown_stage`, `unknown_preset`, `invalid_preset` …"""
     stage = known_stage(stage_name, f"{at}/stage")
     on_cpu = overrides.get("device") == "cpu" or not stage.uses_gpu
-    preset = _preset(stage, preset_name, f"{at}/config", () if on_cpu else offered[:gpus])
+    preset = _preset(stage, preset_name, f"{at}/config", () if on_cpu else offered[:gpus], base)
     if problems := _unstorable(overrides, overrides_at):
         raise invalid(problems)
     values = {**(preset.values if preset else {}), **overrides}
@@ -140,11 +144,11 @@ def check_text(text: str, pointer: str) -> None:
         raise invalid(problems, "invalid")
 
 
-def _preset(stage: Stage, name: str | None, pointer: str, gpus: Sequence[Gpu]) -> Preset | None:
+def _preset(stage: Stage, name: str | None, pointer: str, gpus: Sequence[Gpu], base: Path) -> Preset | None:
     if name is None:
         return None
     try:
-        preset = find_preset(name, gpus)
+        preset = find_preset(name, gpus, base)
     except ConfigError as error:
         problems = [
             ProblemItem(pointer=pointer, message=p.message, nearest=p.nearest) for p in error.problems

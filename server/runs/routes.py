@@ -10,6 +10,7 @@ from fastapi import APIRouter, Header, Query, Response
 from nanochat_client.types import Attempt, Page, ProblemItem, Run, RunCreate, RunPatch, RunState
 from nanochat_client.types.runs import RunRetry
 from server import models
+from server.checkpoints import repository as checkpoints
 from server.deps import Read, ServicesDep, Write
 from server.runs import files, idempotency, repository, service
 from server.runs.changes import announce
@@ -37,7 +38,7 @@ async def create_run(
     run_id = service.fresh_id()
     if earlier := await idempotency.repeated(session, key, "POST /runs", body, run_id):
         return _answer(await repository.get(session, earlier), response, created=True)
-    run = await service.create(session, body, run_id)
+    run = await service.create(session, body, run_id, services.settings.base_dir)
     announce(session, services.hub, run.id, services.reconciler.hint)
     return _answer(run, response, created=True)
 
@@ -105,12 +106,13 @@ async def delete_run(run_id: str, services: ServicesDep, if_match: IfMatch = Non
     async with services.db.write() as session:
         run = await repository.get(session, run_id, lock=True)
         service.check_version(run, if_match)
+        made = await checkpoints.ids_of(session, run_id)
         await service.delete(session, run)
         await idempotency.forget(session, run_id)
         announce(session, services.hub, run_id)
     # files go once the rows are gone for good: a crash in between leaves files, never rows without files
     settings = services.settings
-    await asyncio.to_thread(files.remove, settings.base_dir, run_id, run.stage, settings.storage_url)
+    await asyncio.to_thread(files.remove, settings.base_dir, run_id, run.stage, settings.storage_url, made)
 
 
 @router.post("/{run_id}/cancel", status_code=202)

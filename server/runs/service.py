@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from nanochat.stages import STAGES
 from nanochat_client.types import Blocked, Desired, ProblemItem, RunCreate, RunState
 from server.attempts import repository as attempts
 from server.attempts.inputs import filled, fitting
+from server.files import uses as uploads
 from server.ids import is_id, new_id
 from server.models import Run
 from server.problems import Conflict, Invalid
@@ -19,14 +22,19 @@ from server.workers import repository as workers
 from server.workers.placement import place, place_nodes
 
 
-async def create(session: AsyncSession, body: RunCreate, run_id: str) -> Run:
-    """Store a run that can run: `queued`, or `waiting` for its parent. Raises Invalid: nothing is stored."""
+async def create(session: AsyncSession, body: RunCreate, run_id: str, base: Path) -> Run:
+    """Store a run that can run: `queued`, or `waiting` for its parent. Raises Invalid: nothing is stored.
+
+    `base`: the base directory, for what was uploaded to it.
+    """
     check_tags(body.tags)
     restart.check_selector(body.checkpoint, "/checkpoint")
     resolved = resolve(
         body.stage, body.config, body.overrides, body.gpus,
-        name=body.name, offered=await workers.best_gpus(session),
+        base=base, name=body.name, offered=await workers.best_gpus(session),
     )  # fmt: skip
+    if problems := await uploads.missing(session, resolved.config, base, "/overrides"):
+        raise invalid(problems, "missing_file")
     parent = await _parent(session, body)
     run = new_run(
         resolved,

@@ -42,14 +42,13 @@ class Either:
         found = getattr(self._client, name)
         if self._runner is None or not callable(found):
             return found
+        return _Waited(self, found)
 
-        def call(*args: Any, **kwargs: Any) -> Any:
-            result = found(*args, **kwargs)
-            if inspect.isawaitable(result):
-                return self._run(result)
-            return self._iterate(result) if hasattr(result, "__aiter__") else result
-
-        return call
+    def wait(self, result: Any) -> Any:
+        """What an awaitable gives, or an async iterator piece by piece; anything else as it is."""
+        if inspect.isawaitable(result):
+            return self._run(result)
+        return self._iterate(result) if hasattr(result, "__aiter__") else result
 
     def _run(self, awaitable: Any) -> Any:
         async def wait() -> Any:
@@ -68,6 +67,19 @@ class Either:
         self.close()
         if self._runner is not None:
             self._runner.close()
+
+
+class _Waited:
+    """A method of AsyncClient, or an object with methods, called without `await`."""
+
+    def __init__(self, either: Either, found: Any) -> None:
+        self._either, self._found = either, found
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._either.wait(self._found(*args, **kwargs))
+
+    def __getattr__(self, name: str) -> Any:
+        return _Waited(self._either, getattr(self._found, name))
 
 
 @pytest.fixture(params=["sync", "async"])

@@ -10,8 +10,10 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import pytest
 
 from nanochat_client import AsyncClient, Client, types
+from nanochat_client.aio import AsyncCheckpoints
 from nanochat_client.bound import _Method
-from nanochat_client.calls import Calls, RunCalls
+from nanochat_client.calls import Calls, CheckpointCalls, FileCalls, RunCalls
+from nanochat_client.client import Checkpoints
 from nanochat_client.handles import RunVerbs
 from nanochat_client.operations import artefacts, models
 from server.app import create_app
@@ -33,13 +35,18 @@ PARAMETERS_LEFT_OUT = {
     "format": "the text is in the answer: Report.markdown, LogPage",
     "Idempotency-Key": "made for every call that creates",
     "If-Match": "made of `version`",
+    "Upload-Offset": "made of `offset`",
     "range": "made of what is here already",
     "if-range": "made of what is here already",
 }
 #: methods that are not in the table, because they do more than send one operation
-BY_HAND = [lambda: artefacts.download("x"), lambda: models.chat_stream([], "x", {})]
+BY_HAND = [
+    lambda: artefacts.download("x"),
+    lambda: artefacts.download_export("x", "x"),
+    lambda: models.chat_stream([], "x", {}),
+]
 SAMPLES: dict[Any, Any] = {
-    str: "x", int: 1, float: 1.0, bool: True, types.RunPatch: types.RunPatch(name="n"),
+    str: "x", int: 1, float: 1.0, bool: True, bytes: b"x", types.RunPatch: types.RunPatch(name="n"),
 }  # fmt: skip
 
 
@@ -72,7 +79,9 @@ def sample(hint: Any) -> Any:
 def made() -> list[Any]:
     """Every operation of the table, with every argument given."""
     found = [build() for build in BY_HAND]
-    for name, method in [*vars(Calls).items(), *vars(RunCalls).items()]:
+    for name, method in (
+        item for table in (Calls, RunCalls, CheckpointCalls, FileCalls) for item in vars(table).items()
+    ):
         if not isinstance(method, _Method):
             continue
         hints = get_type_hints(method.operation)
@@ -117,6 +126,13 @@ def test_every_parameter_of_the_api_can_be_given(api: dict[str, dict[str, Any]])
     assert missing == {}
 
 
+def test_both_kinds_of_checkpoints_have_the_same_methods_with_the_same_arguments() -> None:
+    def arguments(kind: type) -> list[str]:
+        return list(inspect.signature(kind.export).parameters)  # type: ignore[attr-defined]
+
+    assert arguments(Checkpoints) == arguments(AsyncCheckpoints)
+
+
 def test_both_clients_have_the_same_methods_with_the_same_arguments() -> None:
     def methods(kind: type) -> dict[str, list[str]]:
         return {
@@ -130,7 +146,7 @@ def test_both_clients_have_the_same_methods_with_the_same_arguments() -> None:
     assert set(methods(Client)) - table == {"chat_stream", "close", "download", "follow", "openai", "send"}
 
 
-@pytest.mark.parametrize("table", [Calls, RunCalls, RunVerbs])
+@pytest.mark.parametrize("table", [Calls, FileCalls, RunCalls, CheckpointCalls, RunVerbs])
 def test_every_call_says_what_it_does(table: type) -> None:
     silent = [
         name

@@ -17,13 +17,14 @@ PROMISED = {
     "runs": "", "show": "ID", "logs": "ID -f", "metrics": "ID", "stop": "ID", "pause": "ID", "resume": "ID",
     "retry": "ID",
     "checkpoints": "", "models": "", "export": "CHECKPOINT --format --out", "chat": "[MODEL]",
+    "files upload": "FILE --kind --name", "files list": "", "files delete": "ID",
     "keys create": "", "keys list": "", "keys revoke": "ID",
     "gpus": "", "doctor": "", "watch": "ID", "import": "DIR",
     "data": "list|get", "db": "backup|restore|move",
 }  # fmt: skip
 READS = [
     "runs", "show", "logs", "metrics", "checkpoints", "models", "gpus", "doctor", "plan", "report",
-    "evaluations", "lineage", "keys list", "data",
+    "evaluations", "lineage", "keys list", "files list", "data",
 ]  # fmt: skip
 
 

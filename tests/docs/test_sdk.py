@@ -65,7 +65,10 @@ def test_the_examples_of_the_page_run(
     trainer.join(10)
     said = capsys.readouterr().out
     assert len(blocks) >= 9
-    for words in ("step 1", "1 3.0", "ended: succeeded", "first try", "/overrides/depht", "depth"):
+    uploaded = "conversations 1 files/conversations/support.jsonl"
+    for words in (
+        "step 1", "1 3.0", "ended: succeeded", "first try", uploaded, "in_use", "/overrides/depht", "depth",
+    ):  # fmt: skip
         assert words in said, said
     assert (tmp_path / "model.tar").stat().st_size > 0
     names["client"].close()

@@ -94,6 +94,7 @@ def whole_worker(trial: Trial, reference: Reference) -> None:
     """Supervisor, slots and work-horses in one go; the guard ends the trainer."""
     some_moment(trial)
     kill(trial.cluster.family().worker)
+    trial.cluster.parts["worker"].wait()  # who is only just dying would not be started again
     trial.cluster.up("worker")
 
 

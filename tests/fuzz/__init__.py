@@ -27,6 +27,7 @@ TARGETS = {
     "ingest": "the same, stored in SQLite and read back through the API's views",
     "rendering": "conversations as tokens: the mask, special tokens, lengths",
     "conversations": "a user's JSONL of conversations: refused with its line, or rendered",
+    "uploads": "uploaded conversations, texts and presets, and texts of a folder",
     "calculator": "what a model gives its calculator",
     "cursors": "cursors of lists and Range headers",
 }

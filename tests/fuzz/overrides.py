@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from nanochat.stages import STAGES
@@ -38,7 +39,8 @@ def one(data: bytes) -> None:
     stage, gpus = body.get("stage"), body.get("gpus")
     try:
         stage = stage if isinstance(stage, str) else "base"
-        found = resolve(stage, None, overrides, gpus if type(gpus) is int and 0 <= gpus <= 64 else None)
+        gpus = gpus if type(gpus) is int and 0 <= gpus <= 64 else None
+        found = resolve(stage, None, overrides, gpus, base=Path("/nowhere"))
     except Invalid as error:
         error.detail.encode()
         for item in error.errors:

@@ -57,7 +57,7 @@ def test_there_are_cases_and_all_of_them_are_run() -> None:
     assert len(CASE_FILES) == sum(1 for _ in CASES.glob("*/*")) > 10
 
 
-@pytest.mark.parametrize("name", ["presets", "overrides", "events", "conversations"])
+@pytest.mark.parametrize("name", ["presets", "overrides", "events", "conversations", "uploads"])
 def test_a_target_needs_no_torch(name: str) -> None:
     program = f"import sys, tests.fuzz; tests.fuzz.load({name!r}); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import multiprocessing
 from pathlib import Path
@@ -9,10 +10,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nanochat import dataset
 from nanochat.errors import DataError
-from nanochat.sources import pydocs
+from nanochat.sources import folder, pydocs
 from nanochat.sources.shards import ROW_GROUP_DOCS, read_texts, shards, split_shards, write_shards
 
 
@@ -92,6 +95,28 @@ def test_a_folder_that_changed_is_read_again(tmp_path: Path) -> None:
     (folder / "3.txt").write_text("text 3")
     assert dataset.ensure(str(folder), tmp_path, say=quiet) == place
     assert sorted(read_texts(shards(place))) == [f"text {number}" for number in range(4)]
+
+
+def test_one_file_is_a_corpus_and_a_long_text_becomes_documents(tmp_path: Path) -> None:
+    paragraphs = [f"Paragraph {number}. " + "Words and words. " * 30 for number in range(60)]
+    (tmp_path / "book.txt").write_text("\n\n".join(paragraphs))
+    texts = list(read_texts(shards(dataset.ensure("book.txt", tmp_path, say=quiet))))
+    assert len(texts) > 5 and all(2000 <= len(text) < 3000 for text in texts if "Paragraph 59." not in text)
+    assert sorted("".join(texts)) == sorted("\n\n".join(paragraphs)), "nothing is left out"
+    (tmp_path / "rows.jsonl").write_text('{"text": "first"}\n{"text": "second"}\n')
+    assert set(read_texts(shards(dataset.ensure("rows.jsonl", tmp_path, say=quiet)))) == {"first", "second"}
+    (tmp_path / "book.pdf").write_bytes(b"%PDF")
+    with pytest.raises(DataError, match=r"ends in \.txt, \.md, \.jsonl, \.parquet"):
+        dataset.ensure("book.pdf", tmp_path, say=quiet)
+
+
+@given(st.text(alphabet="ab \n", max_size=300), st.integers(1, 50), st.integers(0, 50))
+def test_pieces_of_a_text_are_the_text(text: str, least: int, more: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(folder, "PIECE_CHARS", least)
+        patch.setattr(folder, "LONGEST_PIECE_CHARS", least + more)
+        found = list(folder.pieces(io.StringIO(text)))
+    assert "".join(found) == text and all(0 < len(piece) < 2 * (least + more) for piece in found)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -92,10 +93,35 @@ def test_what_was_pushed_half_is_not_there(
     assert other.pull(STEP) and content_of(b / STEP) == FILES
 
 
+def test_a_users_file_travels_as_it_is_and_again_when_it_is_another_one(
+    hosts: tuple[Storage, Storage, Path, Path],
+) -> None:
+    one, other, a, b = hosts
+    name = "files/text/books.txt"
+    for content in (os.urandom(100_000), b"another one of that name"):
+        (a / "part").write_bytes(content)
+        one.push_file(name, a / "part", sha256(content).hexdigest())
+        assert other.files("files/text") == [name]
+        assert other.pull_file(name) is True and other.pull_file(name) is False
+        assert (b / name).read_bytes() == content
+    (b / "files/text/own.txt").write_bytes(b"put there by hand")
+    assert other.pull_file("files/text/own.txt") is False
+    with pytest.raises(StorageError, match=r"has no files/text/none\.txt"):
+        other.pull_file("files/text/none.txt")
+    with other._fs.open(other._file(name, "content"), "wb") as file:
+        file.write(b"damaged")
+    (b / name).unlink()
+    with pytest.raises(StorageError, match="is damaged"):
+        other.pull_file(name)
+    assert [path.name for path in (b / "files/text").iterdir()] == ["own.txt"]
+    one.remove(name)
+    assert other.files("files/text") == []
+
+
 @pytest.mark.parametrize("path", ["../x", "/etc", "base_checkpoints/../../x", "a\0b"])
 def test_no_path_leads_out_of_the_base_directory(tmp_path: Path, path: str) -> None:
     store = Storage(f"file://{tmp_path / 'shared'}", tmp_path)
-    for act in (store.push, store.pull, store.remove, store.has):
+    for act in (store.push, store.pull, store.pull_file, store.remove, store.has):
         with pytest.raises(ValueError):
             act(path)
 

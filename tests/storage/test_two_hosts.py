@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from nanochat.storage import Storage
+from nanochat_client import Client
 from server.settings import Settings
 from tests.services import Service, eventually
 from tests.storage.hosts import Hosts
@@ -71,3 +72,21 @@ def test_a_host_that_loses_power_is_replaced_by_one_that_fetches_the_last_checkp
     service.client.delete(f"/runs/{base}").raise_for_status()
     assert storage.steps(f"base_checkpoints/{base}") == []
     assert storage.has(f"tokenizer/{tokenizer}")
+
+
+def test_an_uploaded_file_reaches_the_host_that_trains_on_it(
+    hosts: Hosts, service: Service, tmp_path: Path
+) -> None:
+    hosts.start("a")
+    (tmp_path / "prose.txt").write_text("\n\n".join(f"Document {n} is about {n}. " * 20 for n in range(99)))
+    (tmp_path / "more.txt").write_text("One document more. " * 50)
+    with Client(service.base_url) as client:
+        file, more = (client.files.upload(tmp_path / name) for name in ("prose.txt", "more.txt"))
+        for data in (file.path, "files/text"):
+            run_id = post(service, stage="tokenizer", overrides={"data": data, "vocab_size": 300})
+            final = ended(service, run_id, 120)
+            assert final["state"] == "succeeded", final
+        assert (hosts.base("a") / file.path).read_bytes() == (tmp_path / "prose.txt").read_bytes()
+        client.files.delete(file.id)
+        client.files.delete(more.id)
+    assert Storage(service.settings.storage_url, service.settings.base_dir).files("files/text") == []

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.server.fake_worker import FakeWorker
+from tests.server.files.uploads import GOOD, announced, conversations, send, upload
 from tests.services import WORKER_TOKEN, Service, eventually
 
 GIB = 1 << 30
@@ -180,8 +181,18 @@ def blocked(service: Service) -> str:
     return str(service.client.post("/runs", json=body).raise_for_status().json()["id"])
 
 
+def files(service: Service) -> None:
+    """One of each: ready, rejected, broken off."""
+    upload(service.client, conversations(40_000), "support.jsonl")
+    upload(service.client, b"depth = 4\n", "mine.py", "preset")
+    upload(service.client, GOOD + b"broken\n", "broken.jsonl")
+    text = b"A text of some length. " * 1000
+    send(service.client, announced(service.client, text, "book.txt", "text"), text[:9000], 0)
+
+
 def everything(service: Service, host: FakeWorker) -> dict[str, Any]:
     """Rows of every kind. `live` is a trainer that may go on speaking."""
+    files(service)
     done, _ = demo(service, host)
     bad = failed(service, host)
     running, live = demo(service, host, until="base")

@@ -28,7 +28,7 @@ def test_axe_finds_nothing_serious(
 ) -> None:
     live = seeded["live"].run_id
     paths = ["/", "/runs", "/runs/new?config=stable_26gb", f"/runs/{live}", f"/runs/{seeded['failed']}"]
-    paths += [f"/compare?runs={live}", f"/pipelines/{seeded['done']}", "/chat", "/system"]
+    paths += [f"/compare?runs={live}", f"/pipelines/{seeded['done']}", "/chat", "/system", "/files"]
     visitor = visit(size, theme)
     found = {}
     for path in paths:

@@ -52,6 +52,7 @@ def test_every_page_opens_without_a_fault_and_fits_the_window(
         "/runs/new?config=stable_26gb",
         f"/compare?runs={','.join(run['id'] for run in runs if run['step'])}",
         "/system",
+        "/files",
         "/chat",
         f"/pipelines/{seeded['done']}",
         f"/pipelines/{seeded['running']}",

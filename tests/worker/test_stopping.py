@@ -51,19 +51,6 @@ def steps_without_hole(service: Service, run_id: str) -> bool:
     return bool(x == list(range(1, len(x) + 1)))
 
 
-def test_a_slot_that_is_killed_loses_no_step(
-    service: Service, start_worker: StartWorker, prose: Path
-) -> None:
-    worker = start_worker()
-    base = endless(service, prose)
-    step = trains(service, base, attempt=1)
-    slots(worker.pid)[0].kill()
-    trains(service, base, attempt=2, step=step)
-    first = attempts(service, base)[0]
-    assert (first["state"], first["reason"]) == ("paused", None)  # it saved, and it said so
-    assert steps_without_hole(service, base)
-
-
 def test_a_worker_that_is_asked_to_stop_saves_first_and_its_run_waits_for_the_next(
     service: Service, start_worker: StartWorker, prose: Path
 ) -> None:

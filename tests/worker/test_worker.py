@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import redis
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-from tests.services import Service, command_line, eventually
+from tests.services import Service, eventually
 from tests.worker.conftest import StartWorker
 
 pytestmark = [
@@ -117,27 +115,6 @@ def test_a_cancel_saves_a_checkpoint_and_leaves_no_process(
     assert x == list(range(1, len(x) + 1))
 
 
-def test_a_killed_work_horse_is_reported_and_the_run_goes_on(
-    service: Service, start_worker: StartWorker, prose: Path
-) -> None:
-    worker = start_worker()
-    tokenizer = post(service, stage="tokenizer", overrides={"data": str(prose), "vocab_size": 300})
-    overrides = {**TINY, "data": str(prose), "num_iterations": 150, "save_every": 20}
-    base = post(service, stage="base", config="debug_cpu", parent=tokenizer, overrides=overrides)
-    eventually(lambda: (run(service, base)["step"] or 0) >= 25, 90)
-    slot = next(
-        p for p in psutil.Process(worker.pid).children() if "worker.slot" in " ".join(command_line(p))
-    )
-    for horse in slot.children():
-        horse.kill()
-    final = ended(service, base)
-    assert (final["state"], final["attempt"], final["step"]) == ("succeeded", 2, 150), final
-    attempts = {a["number"]: a for a in service.client.get(f"/runs/{base}/attempts").json()["items"]}
-    assert attempts[2]["reason"] is None
-    # its trainer was told when the work-horse died: it may have saved and left by itself in the meantime
-    assert attempts[1]["reason"] == "killed_signal" or attempts[1]["state"] == "paused", attempts[1]
-
-
 def test_foreign_messages_are_dropped_and_the_slot_lives(
     service: Service, start_worker: StartWorker, prose: Path, tmp_path: Path
 ) -> None:
@@ -181,21 +158,3 @@ def test_a_two_gpu_preset_waits_and_starts_by_itself_when_two_gpus_register(
     start_worker(NANOCHAT_FAKE_GPUS="2")
     final = ended(service, waiting)
     assert (final["state"], final["gpus"], final["blocked"]) == ("succeeded", 2, None), final
-
-
-def test_a_worker_that_comes_back_after_kill_9_proves_its_attempts_dead(
-    service: Service, start_worker: StartWorker, prose: Path
-) -> None:
-    worker = start_worker()
-    tokenizer = post(service, stage="tokenizer", overrides={"data": str(prose), "vocab_size": 300})
-    overrides = {**TINY, "data": str(prose), "num_iterations": 150, "save_every": 20}
-    base = post(service, stage="base", config="debug_cpu", parent=tokenizer, overrides=overrides)
-    eventually(lambda: (run(service, base)["step"] or 0) >= 25, 90)
-    os.killpg(worker.pid, signal.SIGKILL)
-    start_worker()
-    final = ended(service, base)
-    assert (final["state"], final["step"]) == ("succeeded", 150), final
-    losses = service.client.get(f"/runs/{base}/metrics", params={"keys": "train/loss"}).json()["series"][0][
-        "x"
-    ]
-    assert losses == list(range(1, 151))

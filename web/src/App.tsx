@@ -12,6 +12,7 @@ import { Button, LinkButton, Page } from "./ui/basics";
 /* The start page comes with the first load, every other page when it is opened. */
 const ChatPage = lazy(async () => ({ default: (await import("./pages/Chat")).ChatPage }));
 const ComparePage = lazy(async () => ({ default: (await import("./pages/Compare")).ComparePage }));
+const FilesPage = lazy(async () => ({ default: (await import("./pages/Files")).FilesPage }));
 const NewRunPage = lazy(async () => ({ default: (await import("./pages/NewRun")).NewRunPage }));
 const PipelinePage = lazy(async () => ({ default: (await import("./pages/Pipeline")).PipelinePage }));
 const RunPage = lazy(async () => ({ default: (await import("./pages/Run")).RunPage }));
@@ -21,6 +22,7 @@ const SystemPage = lazy(async () => ({ default: (await import("./pages/System"))
 const nav = () => [
   { to: "/", label: t.app.home, rooms: [undefined, "pipelines"] },
   { to: "/runs", label: t.app.runs, rooms: ["runs", "compare"] },
+  { to: "/files", label: t.app.files, rooms: ["files"] },
   { to: "/chat", label: t.app.chat, rooms: ["chat"] },
   { to: "/system", label: t.app.system, rooms: ["system"] },
 ];
@@ -58,19 +60,19 @@ function Dashboard() {
             </svg>
             <span className="hidden sm:inline">{t.app.name}</span>
           </Link>
-          <nav aria-label={t.app.nav} className="flex h-full">
+          <nav aria-label={t.app.nav} className="flex h-full min-w-0 overflow-x-auto overflow-y-hidden [scrollbar-width:none]">
             {nav().map(({ to, label }) => (
               <Link
                 key={to}
                 to={to}
                 aria-current={here?.to === to ? "page" : undefined}
-                className="-mb-px flex items-center border-b-2 border-transparent px-2 text-soft hover:text-ink aria-[current]:border-accent aria-[current]:text-ink sm:px-3"
+                className="flex items-center border-b-2 border-transparent px-1.5 whitespace-nowrap text-soft hover:text-ink aria-[current]:border-accent aria-[current]:text-ink sm:px-3"
               >
                 {label}
               </Link>
             ))}
           </nav>
-          <div className="ml-auto flex items-center gap-2">
+          <div className="ml-auto flex shrink-0 items-center gap-2">
             {session && <Button look="bare" onClick={() => void signOut()}>{t.signIn.out}</Button>}
             <LanguageChoice />
             <ThemeToggle />
@@ -99,6 +101,7 @@ function page(parts: string[], query: URLSearchParams): ReactNode {
   if (room === "compare") return <ComparePage query={query} />;
   if (room === "pipelines" && id) return <PipelinePage pipelineId={id} />;
   if (room === "system") return <SystemPage />;
+  if (room === "files") return <FilesPage />;
   if (room === "chat") return <ChatPage wanted={query.get("model")} beside={query.get("beside")} />;
   return (
     <Page title={t.app.notFound}>

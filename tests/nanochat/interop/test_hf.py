@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import torch
 from nanochat.chat import render_prompt
 from nanochat.checkpoint import save_checkpoint
 from nanochat.engine import generate_batch
-from nanochat.export import main
+from nanochat.export import LEFT_ALONE, main
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.tokenizer import Tokenizer
 
@@ -89,6 +91,38 @@ def test_a_directory_with_files_is_not_overwritten(
 ) -> None:
     assert main([str(exported.parent / "step_000001"), "--out", str(exported)]) == 1
     assert "not empty" in capsys.readouterr().err
+
+
+def test_a_new_directory_is_whole_or_not_there(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError("no space left on device")
+
+    before = sorted(exported.parent.iterdir())
+    monkeypatch.setattr("nanochat.interop.hf.tokenizer_config", full)
+    out = exported.parent / "new"
+    assert main([str(exported.parent / "step_000001"), "--out", str(out)]) == 1
+    assert sorted(exported.parent.iterdir()) == before
+
+
+def test_an_empty_directory_is_filled(exported: Path, tmp_path: Path) -> None:
+    assert main([str(exported.parent / "step_000001"), "--out", str(tmp_path), "--dtype", "bfloat16"]) == 0
+    assert {file.name for file in tmp_path.iterdir()} == {file.name for file in exported.iterdir()}
+
+
+def test_arch_modern_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = GPT(GPTConfig(16, TOKENIZER.vocab_size, 1, 1, 1, 32, residual_scalars=True))
+    model.init_weights()
+    save_checkpoint(tmp_path / "a" / "step_000001", model, TOKENIZER, {"stage": "base", "step": 1})
+    assert main([str(tmp_path / "a" / "step_000001"), "--out", str(tmp_path / "out")]) == 1
+    assert "arch: modern" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_in_the_background_it_leaves_with_who_started_it(exported: Path, tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "nanochat.export", str(exported.parent / "step_000001"), "--background"]
+    process = subprocess.Popen([*argv, "--out", str(tmp_path / "out")], stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    process.stdin.close()  # long before torch is imported
+    assert process.wait(60) == LEFT_ALONE and not (tmp_path / "out").exists()
 
 
 def test_no_checkpoint_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

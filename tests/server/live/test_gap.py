@@ -98,12 +98,38 @@ def test_a_slow_reader_is_cut_with_4408_and_comes_back_for_the_rest(
     assert "".join(batches + rest) == (piece * 8).decode()
 
 
-def slow(address: str) -> ClientConnection:
-    """A connection with small buffers on this side."""
-    host, port = address.removeprefix("ws://").partition("/")[0].split(":")
+@sqlite_only
+def test_a_slow_reader_of_events_is_cut_as_well(shipping: Shipping, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routes, "SEND_S", 0.3)
+    piece = b"x" * 1023 * 1024 + b"\n"
+    for number in range(8):
+        assert shipping.log(piece, number * len(piece)).status_code == 200
+    request = f"GET /runs/{shipping.run_id}/stream?channels=log HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"
+    with _narrow(shipping.service.base_url.removeprefix("http://")) as plain:
+        plain.sendall(request.encode())
+        eventually(lambda: cut(shipping), timeout_s=30)  # the run goes on, and nothing is read
+        plain.settimeout(20)
+        taken = 0
+        while data := plain.recv(MIB):
+            taken += len(data)
+        assert 0 < taken < 8 * len(piece), "the server hung up before the end"
+
+
+MIB = 1024 * 1024
+
+
+def _narrow(where: str) -> socket.socket:
+    """A plain connection with a small buffer on this side."""
+    host, port = where.split(":")
     plain = socket.socket()
     plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024)
     plain.connect((host, int(port)))
+    return plain
+
+
+def slow(address: str) -> ClientConnection:
+    """A connection with small buffers on this side."""
+    plain = _narrow(address.removeprefix("ws://").partition("/")[0])
     return connect(address, sock=plain, max_queue=1, compression=None)
 
 

@@ -1,6 +1,6 @@
 /** Everything the pages read and do, as TanStack Query hooks. Live pages invalidate these when told of a change;
  *  polling is the fallback for when the websocket is away. */
-import { useMutation, useQueries, useQuery, useQueryClient } from "@tanstack/react-query";
+import { useInfiniteQuery, useMutation, useQueries, useQuery, useQueryClient } from "@tanstack/react-query";
 import { api, getJson, unwrap } from "./client";
 import type { Model, Pipeline, PlanCreate, Run, RunCreate, RunState } from "./types";
 import { hasEnded } from "./types";
@@ -206,6 +206,27 @@ export function useReport(pipeline_id: string, live: boolean) {
   });
 }
 
+/** Files of users, newest first; what is on its way is looked at more often. */
+export function useFiles() {
+  return useInfiniteQuery({
+    queryKey: ["files"],
+    queryFn: ({ pageParam }) => unwrap(api.GET("/files", { params: { query: { limit: 100, ...(pageParam && { cursor: pageParam }) } } })),
+    initialPageParam: "",
+    getNextPageParam: ({ next_cursor }) => next_cursor ?? undefined,
+    refetchInterval: ({ state }) =>
+      state.data?.pages.some(({ items }) => items.some(({ state: now }) => now === "uploading" || now === "checking")) ? FAST_MS : SLOW_MS,
+  });
+}
+
+export function useDeleteFile() {
+  const client = useQueryClient();
+  return useMutation({
+    mutationFn: (file_id: string) => unwrap(api.DELETE("/files/{file_id}", { params: { path: { file_id } } })),
+    // a preset goes from the forms too
+    onSuccess: () => void client.invalidateQueries(),
+  });
+}
+
 export function useModels() {
   return useQuery({ queryKey: ["models"], queryFn: () => getJson<{ data: Model[] }>("/v1/models"), refetchInterval: SLOW_MS });
 }
@@ -216,6 +237,25 @@ export function usePromote() {
     mutationFn: ({ checkpoint_id, alias }: { checkpoint_id: string; alias: string }) =>
       unwrap(api.POST("/checkpoints/{checkpoint_id}/promote", { params: { path: { checkpoint_id } }, body: { alias } })),
     onSuccess: () => void client.invalidateQueries({ queryKey: ["models"] }),
+  });
+}
+
+const exported = (checkpoint_id: string) => ({ params: { path: { checkpoint_id } } });
+
+export function useExports(checkpoint_id: string) {
+  return useQuery({
+    queryKey: ["exports", checkpoint_id],
+    queryFn: () => unwrap(api.GET("/checkpoints/{checkpoint_id}/exports", exported(checkpoint_id))),
+    refetchInterval: ({ state }) => (state.data?.items.some((item) => item.state === "running") ? FAST_MS : false),
+  });
+}
+
+export function useStartExport(checkpoint_id: string) {
+  const client = useQueryClient();
+  return useMutation({
+    mutationFn: (dtype: "float32" | "bfloat16") =>
+      unwrap(api.POST("/checkpoints/{checkpoint_id}/export", { ...exported(checkpoint_id), body: { format: "hf", dtype } })),
+    onSettled: () => client.invalidateQueries({ queryKey: ["exports", checkpoint_id] }),
   });
 }
 

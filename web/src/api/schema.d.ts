@@ -81,6 +81,86 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/checkpoints/{checkpoint_id}/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Export Checkpoint
+         * @description Write the model for other software, in the background. Asked for again, it is the same export.
+         */
+        post: operations["export_checkpoint_checkpoints__checkpoint_id__export_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/checkpoints/{checkpoint_id}/exports": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Exports
+         * @description The checkpoint's exports, newest first.
+         */
+        get: operations["list_exports_checkpoints__checkpoint_id__exports_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/checkpoints/{checkpoint_id}/exports/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Export
+         * @description One export; its name is format and type: `hf-float32`.
+         */
+        get: operations["get_export_checkpoints__checkpoint_id__exports__name__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/checkpoints/{checkpoint_id}/exports/{name}/download": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Download Export
+         * @description A ready export as an uncompressed tar archive; `Range: bytes=N-` goes on with a part of it.
+         */
+        get: operations["download_export_checkpoints__checkpoint_id__exports__name__download_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/checkpoints/{checkpoint_id}/lineage": {
         parameters: {
             query?: never;
@@ -130,7 +210,7 @@ export interface paths {
         };
         /**
          * List Configs
-         * @description The presets: what each sets, what it resolves to, what is wrong with it.
+         * @description The presets, uploaded ones too: what each sets, what it resolves to, what is wrong with it.
          *
          *     `auto` has no file: it is planned for the GPUs of the best worker, else for a CPU.
          */
@@ -198,6 +278,62 @@ export interface paths {
         options?: never;
         head?: never;
         patch?: never;
+        trace?: never;
+    };
+    "/files": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Files
+         * @description Files and uploads, newest first.
+         */
+        get: operations["list_files_files_get"];
+        put?: never;
+        /**
+         * Create File
+         * @description Announce a file. The answer's `offset` says where its bytes begin: of the same file that was announced
+         *     before, whole or not, where they go on.
+         */
+        post: operations["create_file_files_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/files/{file_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get File
+         * @description How far it is, and what its check found.
+         */
+        get: operations["get_file_files__file_id__get"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete File
+         * @description Remove a file or an upload. 409 `in_use` while a run that is not over reads it.
+         */
+        delete: operations["delete_file_files__file_id__delete"];
+        options?: never;
+        head?: never;
+        /**
+         * Append To File
+         * @description Send the bytes from `Upload-Offset` on, all of them or a part; what is answered is on the disk.
+         *
+         *     409 `wrong_offset`: the header `Upload-Offset` of the answer says from where. After the last byte the file
+         *     is checked: `state` is `ready`, `rejected`, or for a large one `checking` first.
+         */
+        patch: operations["append_to_file_files__file_id__patch"];
         trace?: never;
     };
     "/healthz": {
@@ -993,6 +1129,8 @@ export interface paths {
         /**
          * Events
          * @description The same frames as server-sent events, one per `data:` line.
+         *
+         *     A reader that takes too long is cut off; it comes back with `after_…` and misses nothing.
          */
         get: operations["events_runs__run_id__stream_get"];
         put?: never;
@@ -1953,6 +2091,151 @@ export interface components {
             t: number;
         };
         /**
+         * Export
+         * @description A checkpoint written for other software, on the host of the service.
+         */
+        Export: {
+            /**
+             * Bytes
+             * @description Of all files.
+             * @default 0
+             */
+            bytes: number;
+            /** Checkpoint */
+            checkpoint: string;
+            /**
+             * Created At
+             * Format: date-time
+             * @description When it was ready; before, when it was asked for.
+             */
+            created_at: string;
+            /** Dtype */
+            dtype: string;
+            /**
+             * Files
+             * @description Their names, once it is ready.
+             * @default []
+             */
+            files: string[];
+            /** Format */
+            format: string;
+            /**
+             * Message
+             * @description Why it failed, or what it waits for.
+             * @default
+             */
+            message: string;
+            /**
+             * Name
+             * @description Format and type, e.g. `hf-float32`: the last part of its address.
+             */
+            name: string;
+            /**
+             * State
+             * @enum {string}
+             */
+            state: "running" | "ready" | "failed";
+            /**
+             * Version
+             * @description Another one when it was made anew; the ETag of its download.
+             */
+            version?: string | null;
+        };
+        /** ExportCreate */
+        ExportCreate: {
+            /**
+             * Dtype
+             * @description Type of the weights.
+             * @default float32
+             * @enum {string}
+             */
+            dtype: "float32" | "bfloat16";
+            /**
+             * Format
+             * @description hf: a directory that transformers loads.
+             * @default hf
+             * @constant
+             */
+            format: "hf";
+        };
+        /** File */
+        File: {
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+            /**
+             * Expires At
+             * @description When it goes by itself; null for one that is ready.
+             */
+            expires_at?: string | null;
+            /** Id */
+            id: string;
+            /**
+             * Items
+             * @description Conversations or documents in it; null for a preset.
+             */
+            items?: number | null;
+            kind: components["schemas"]["FileKind"];
+            /**
+             * Message
+             * @description Why it was rejected: names the first bad line.
+             */
+            message?: string | null;
+            /** Name */
+            name: string;
+            /**
+             * Offset
+             * @description Bytes that are here: where the next part begins.
+             */
+            offset: number;
+            /**
+             * Path
+             * @description Below the base directory: what a run is told, once it is ready.
+             */
+            path: string;
+            /** Ready At */
+            ready_at?: string | null;
+            /** Sha256 */
+            sha256: string;
+            /**
+             * Size
+             * @description Bytes.
+             */
+            size: number;
+            state: components["schemas"]["FileState"];
+        };
+        /** FileCreate */
+        FileCreate: {
+            kind: components["schemas"]["FileKind"];
+            /**
+             * Name
+             * @description Small letters, digits, dot, dash, underscore; the ending says the format.
+             */
+            name: string;
+            /**
+             * Sha256
+             * @description Of all of it, hex.
+             */
+            sha256: string;
+            /**
+             * Size
+             * @description Bytes.
+             */
+            size: number;
+        };
+        /**
+         * FileKind
+         * @enum {string}
+         */
+        FileKind: "conversations" | "text" | "preset";
+        /**
+         * FileState
+         * @enum {string}
+         */
+        FileState: "uploading" | "checking" | "ready" | "rejected";
+        /**
          * Finish
          * @description How an attempt ended. `outcome`: what the worker saw; the server decides what becomes of the run.
          */
@@ -2395,6 +2678,20 @@ export interface components {
         Page_Event_: {
             /** Items */
             items: components["schemas"]["Event"][];
+            /** Next Cursor */
+            next_cursor?: string | null;
+        };
+        /** Page[Export] */
+        Page_Export_: {
+            /** Items */
+            items: components["schemas"]["Export"][];
+            /** Next Cursor */
+            next_cursor?: string | null;
+        };
+        /** Page[File] */
+        Page_File_: {
+            /** Items */
+            items: components["schemas"]["File"][];
             /** Next Cursor */
             next_cursor?: string | null;
         };
@@ -3431,6 +3728,173 @@ export interface operations {
             };
         };
     };
+    export_checkpoint_checkpoints__checkpoint_id__export_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                checkpoint_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["ExportCreate"] | null;
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Export"];
+                };
+            };
+            /** @description What is wrong with it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Any other error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    list_exports_checkpoints__checkpoint_id__exports_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                checkpoint_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_Export_"];
+                };
+            };
+            /** @description What is wrong with it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Any other error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    get_export_checkpoints__checkpoint_id__exports__name__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                checkpoint_id: string;
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Export"];
+                };
+            };
+            /** @description What is wrong with it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Any other error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    download_export_checkpoints__checkpoint_id__exports__name__download_get: {
+        parameters: {
+            query?: never;
+            header?: {
+                range?: string | null;
+                "if-range"?: string | null;
+            };
+            path: {
+                checkpoint_id: string;
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description What is wrong with it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Any other error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
     checkpoint_lineage_checkpoints__checkpoint_id__lineage_get: {
         parameters: {
             query?: never;
@@ -3646,6 +4110,216 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Page_Evaluation_"];
+                };
+            };
+            /** @description What is wrong with it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Any other error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    list_files_files_get: {
+        parameters: {
+            query?: {
+                kind?: components["schemas"]["FileKind"] | null;
+                cursor?: string | null;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_File_"];
+                };
+            };
+            /** @description What is wrong with it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Any other error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    create_file_files_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                "Idempotency-Key"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["FileCreate"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["File"];
+                };
+            };
+            /** @description What is wrong with it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Any other error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    get_file_files__file_id__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                file_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["File"];
+                };
+            };
+            /** @description What is wrong with it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Any other error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    delete_file_files__file_id__delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                file_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description What is wrong with it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Any other error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    append_to_file_files__file_id__patch: {
+        parameters: {
+            query?: never;
+            header: {
+                "Upload-Offset": number;
+            };
+            path: {
+                file_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/octet-stream": string;
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["File"];
                 };
             };
             /** @description What is wrong with it */

@@ -20,6 +20,9 @@ export type Metrics = Schemas["Metrics"];
 export type Sample = Schemas["Sample"];
 export type LogPage = Schemas["LogPage"];
 export type Checkpoint = Schemas["Checkpoint"];
+export type Export = Schemas["Export"];
+/** An uploaded file; `File` is the browser's. */
+export type StoredFile = Schemas["File"];
 export type Evaluation = Schemas["Evaluation"];
 export type ReportRow = Schemas["ReportRow"];
 export type ReportCell = Schemas["ReportCell"];

@@ -1,10 +1,12 @@
-/** A new run: the form of its stage beside what it would need. `?from=ID` starts from what another run was told. */
+/** A new run: the form of its stage beside what it would need. `?from=ID` starts from what another run was told,
+ *  `?stage=…&config=…&set=key=value` from these. */
 import { useQuery } from "@tanstack/react-query";
 import { type FormEvent, useDeferredValue, useEffect, useState } from "react";
 import { api, unwrap } from "../api/client";
 import { at, Problem, type ProblemItem } from "../api/problems";
 import { useCreateRun, usePlan, useRun, useRuns, useStages } from "../api/queries";
 import type { Run, RunCreate, StageView } from "../api/types";
+import { settings } from "../lib/files";
 import { changed, type Field, toOverrides, toText } from "../lib/overrides";
 import { navigate } from "../router";
 import { t } from "../texts";
@@ -20,7 +22,7 @@ export function NewRunPage({ query }: { query: URLSearchParams }) {
   const stages = useStages();
   if (!stages.data) return stages.error ? <Failure error={stages.error} again={() => void stages.refetch()} /> : <p className="text-soft">{t.app.loading}</p>;
   if (from) return <Copy from={from} stages={stages.data.items} />;
-  const start: Form = { stage: query.get("stage") ?? "base", config: query.get("config") ?? "", name: "", parent: "", gpus: "", values: {} };
+  const start: Form = { stage: query.get("stage") ?? "base", config: query.get("config") ?? "", name: "", parent: "", gpus: "", values: settings(query) };
   return <RunForm title={t.create.title} start={start} stages={stages.data.items} />;
 }
 

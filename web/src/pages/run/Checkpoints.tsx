@@ -7,6 +7,7 @@ import { isLive } from "../../api/types";
 import { ago, bytes, count, number } from "../../lib/format";
 import { t } from "../../texts";
 import { Button, Card, Failure, LinkButton } from "../../ui/basics";
+import { DOWNLOAD, Exports } from "./Exports";
 
 type Opened = "promote" | "export" | null;
 
@@ -50,12 +51,12 @@ function Row({ checkpoint }: { checkpoint: Checkpoint }) {
             {t.run.export}
           </Button>
         )}
-        <a href={`/checkpoints/${encodeURIComponent(id)}/download`} download className="rounded-md border border-line bg-card px-3 py-1.5 font-medium hover:bg-well">
+        <a href={`/checkpoints/${encodeURIComponent(id)}/download`} download className={DOWNLOAD}>
           {t.run.files}
         </a>
       </span>
       {opened === "promote" && <Promote id={id} />}
-      {opened === "export" && <Export path={checkpoint.path} />}
+      {opened === "export" && <Exports checkpoint={checkpoint} />}
     </li>
   );
 }
@@ -79,20 +80,5 @@ function Promote({ id }: { id: string }) {
       {promote.isSuccess && <span role="status">{t.run.promoted(promote.variables.alias)}</span>}
       {promote.error && <Failure error={promote.error} />}
     </form>
-  );
-}
-
-/** Exporting is work for the machine that has the files: the command does it. */
-function Export({ path }: { path: string }) {
-  const command = `nanochat export ${path} --format hf --out my-model`;
-  const [copied, setCopied] = useState(false);
-  return (
-    <div className="flex basis-full flex-wrap items-center gap-2 py-1">
-      <span className="text-soft">{t.run.exportHint}</span>
-      <code className="min-w-0 rounded bg-well px-2 py-1 text-xs break-all">{command}</code>
-      <Button look="bare" onClick={() => void navigator.clipboard.writeText(command).then(() => setCopied(true))}>
-        {copied ? t.run.copied : t.run.copy}
-      </Button>
-    </div>
   );
 }
