@@ -4,11 +4,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 TRIES ?= 20
 HOME_DIR ?= /tmp/nanochat-ablation
+MINUTES ?= 10
 export NANOCHAT_PORT ?= $(PORT)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup up lint types test test-fast test-faults test-clients web bench bench-train bench-kills bench-modern \
-	bench-web bench-loss bench-overheads bench-tokenizer bench-serve bench-eval bench-control bench-scale bench-quality bench-witness soak docs site audit
+	bench-web bench-loss bench-overheads bench-tokenizer bench-serve bench-eval bench-control bench-scale bench-quality bench-witness soak docs site audit fuzz
 
 help: ## list the targets
 	@echo "targets:"
@@ -134,6 +135,11 @@ audit: ## known vulnerabilities in packages, secrets in the repository (docs/sec
 	@echo "audit: pip-audit, npm audit and a scan for secrets"
 	@$(PYTHON) bootstrap.py
 	@$(BIN)/python -m tests.audit
+
+fuzz: ## inputs made by coverage (atheris) for what reads bytes of others, every target ten minutes (MINUTES=…)
+	@echo "fuzz: presets, overrides, events, conversations, cursors …; what is found is in build/fuzz/findings"
+	@$(PYTHON) bootstrap.py --dev
+	@$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
 
 bench-control: ## the control plane's figures, against MLflow 3 (installs 600 MB apart, once; about 30 minutes)
 	@echo "bench-control: ingest, reads, charts, live streams, MLflow; it is installed in ~/.cache/nanochat-bench-mlflow"

@@ -58,7 +58,7 @@ def render_conversation(
 
 def render_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
     """Ids of a conversation that ends with the user, up to where the assistant begins to speak."""
-    if not messages or messages[-1].get("role") != "user":
+    if not messages or _field(messages[-1], "role") != "user":
         raise ConversationError("the last message must come from the user")
     ids, _ = render_conversation(tokenizer, messages, max_tokens=2**31)
     return [*ids, tokenizer.special("<|assistant_start|>")]
@@ -69,34 +69,44 @@ def turns(messages: Sequence[Message]) -> Iterator[tuple[str, list[tuple[str, st
 
     Raises ConversationError for what has no rendering.
     """
-    for position, message in enumerate(_without_system(messages)):
-        expected = "assistant" if position % 2 else "user"
-        role, content = message.get("role"), message.get("content")
+    spoken = _without_system(messages)
+    for position, message in enumerate(spoken, first := len(messages) - len(spoken)):
+        expected = "assistant" if (position - first) % 2 else "user"
+        role, content = _field(message, "role"), _field(message, "content")
         if role != expected:
-            raise ConversationError(f"message {position} is from {role!r}, expected {expected!r}")
+            raise ConversationError(f"message {position} is from {_short(role)}, expected {expected!r}")
         if isinstance(content, str):
             yield expected, [("text", content)]
         elif role == "user":
             raise ConversationError(f"message {position}: a user's content is text")
-        elif isinstance(content, Sequence) or content is None:
-            yield expected, [_part(part, position) for part in content or ()]
+        elif isinstance(content, list | tuple):
+            yield expected, [_part(part, position) for part in content]
         else:
             raise ConversationError(f"message {position}: content is text or a list of parts")
 
 
 def _part(part: Any, position: int) -> tuple[str, str]:
-    kind, text = (part.get("type"), part.get("text")) if isinstance(part, Mapping) else (None, None)
+    kind, text = _field(part, "type"), _field(part, "text")
     if kind not in PARTS:
-        raise ConversationError(f"message {position}: unknown part {kind!r}")
+        raise ConversationError(f"message {position}: unknown part {_short(kind)}")
     if not isinstance(text, str):
         raise ConversationError(f"message {position}: a part of type {kind!r} has no text")
     return kind, text
 
 
+def _field(of: Any, name: str) -> Any:
+    return of.get(name) if isinstance(of, Mapping) else None
+
+
+def _short(value: Any) -> str:
+    """What stands in place of a name, in a few characters."""
+    return repr(value)[:80] if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"
+
+
 def _without_system(messages: Sequence[Message]) -> list[Message]:
-    if not messages or messages[0].get("role") != "system":
+    if not messages or _field(messages[0], "role") != "system":
         return list(messages)
-    if len(messages) < 2 or messages[1].get("role") != "user":
+    if len(messages) < 2 or _field(messages[1], "role") != "user":
         raise ConversationError("a system message must be followed by a user message")
     system, first, *rest = messages
     if not isinstance(system.get("content"), str) or not isinstance(first.get("content"), str):

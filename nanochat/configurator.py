@@ -12,9 +12,9 @@ from __future__ import annotations
 import ast
 import difflib
 import json
-import math
 import operator
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +31,7 @@ from nanochat.stages import STAGES, Problem, Stage, StageConfig
 AUTO = "auto"  # the preset without a file: its values are planned for the GPUs at hand
 MAX_PRESET_BYTES = 64 * 1024
 MAX_NUMBER = 10**30
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _ARITHMETIC: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -104,6 +105,33 @@ def parse_preset(text: str, source: str = "<preset>") -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+def parse_json_preset(text: str, source: str = "<preset>") -> dict[str, Any]:
+    """The members of the one JSON object in `text`. Raises PresetError, also for what standard JSON lacks."""
+    try:
+        values = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise PresetError(f"{source}: {error}") from None
+    if not isinstance(values, dict):
+        raise PresetError(f"{source}: must hold one JSON object")
+    for name, value in values.items():
+        _bounded(name, source)
+        _bounded(value, f"{source}, {name!r}")
+    return values
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{name!r} is assigned twice")
+        found[name] = value
+    return found
+
+
 def _literal(node: ast.expr, source: str, depth: int) -> Any:
     where = f"{source}, line {node.lineno}"
     if depth > 16:
@@ -136,8 +164,10 @@ def _number(value: Any, where: str) -> Any:
 def _bounded(value: Any, where: str) -> Any:
     if isinstance(value, complex):
         raise PresetError(f"{where}: that arithmetic has no real result")
-    if isinstance(value, int | float) and (not math.isfinite(value) or abs(value) > MAX_NUMBER):
+    if isinstance(value, int | float) and not abs(value) <= MAX_NUMBER:  # also refuses NaN
         raise PresetError(f"{where}: a number beyond {MAX_NUMBER:.0e}")
+    if isinstance(value, str) and _SURROGATE.search(value):
+        raise PresetError(f"{where}: half a character (a lone surrogate), which no file can hold")
     return value
 
 
@@ -161,15 +191,8 @@ def load_preset(path: Path) -> Preset:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise PresetError(f"{path}: not UTF-8 text") from None
-    if path.suffix == ".json":
-        try:
-            values = json.loads(text)
-        except ValueError as error:
-            raise PresetError(f"{path}: {error}") from None
-        if not isinstance(values, dict):
-            raise PresetError(f"{path}: must hold one JSON object")
-    else:
-        values = parse_preset(text, str(path))
+    parse_text = parse_json_preset if path.suffix == ".json" else parse_preset
+    values = parse_text(text, str(path))
     dual = path.parent.name == "dual_gpu" or path.stem == "config_dual_gpu"
     gpus = 2 if dual else 0 if values.get("device") == "cpu" else None
     return Preset(path.stem, path, values, gpus)

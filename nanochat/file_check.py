@@ -45,20 +45,16 @@ def check(kind: str, name: str, file: Path) -> int | None:
 
 
 def _conversations(name: str, file: Path) -> int:
-    from nanochat.chat import ConversationError, turns
+    from nanochat.chat import turns
     from nanochat.tasks.conversations import messages
     from nanochat.tasks.datasets import parsed
 
     count = 0
     for number, line in _lines(name, file):
         where = f"{name}, line {number}"
-        found = messages(parsed(line, Path(name), number), where)
-        try:
-            for _, parts in turns(found):
-                for _, text in parts:
-                    _encodable(text, where)
-        except ConversationError as error:
-            raise DataError(f"{where}: {error}") from None
+        for _, parts in turns(messages(parsed(line, Path(name), number), where)):
+            for _, text in parts:
+                _encodable(text, where)
         count += 1
     if not count:
         raise DataError(f"{name} holds no conversation")

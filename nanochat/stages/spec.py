@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$"
 
@@ -20,9 +20,11 @@ class Problem:
 
 
 class StageConfig(BaseModel):
-    """Fields every stage shares. Strict: no `"8"` for 8, no true for 1, no unknown key."""
+    """Fields every stage shares. Strict: no `"8"` for 8, no true for 1, no NaN, no unknown key."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
     run: str = Field(default="", max_length=64, pattern=r"^([A-Za-z0-9][A-Za-z0-9 ._-]*)?$")
     """Name of the run, used in log file names and reports; empty: the stage's name."""
@@ -34,6 +36,14 @@ class StageConfig(BaseModel):
     """Compute type of the matrix products; auto: bfloat16 where the hardware has it, else float32."""
     processes: int = Field(default=1, ge=1, le=64)
     """Ranks to start when no GPU is used (one rank per GPU otherwise)."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _fits_64_bits(cls, value: Any) -> Any:
+        """Fields without an upper bound: what is larger, no tensor and no database column holds."""
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise ValueError("a whole number must fit into 64 bits")
+        return value
 
     def problems(self, world_size: int) -> list[Problem]:
         """What pydantic's bounds cannot see: relations between fields for `world_size` ranks."""

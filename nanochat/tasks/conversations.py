@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from nanochat.chat import ConversationError, turns
 from nanochat.errors import DataError
 from nanochat.paths import find_artefact
 from nanochat.tasks.datasets import JsonLines
@@ -50,8 +51,13 @@ class ConversationFile(Task):
 
 
 def messages(value: Any, where: str) -> Conversation:
-    """The messages of a line. Raises DataError."""
+    """The messages of a line, which have a rendering. Raises DataError."""
     found = value.get("messages") if isinstance(value, dict) else value
     if not isinstance(found, list) or not found or not all(isinstance(one, dict) for one in found):
         raise DataError(f'{where}: expected {{"messages": [{{"role", "content"}}, …]}}')
+    try:
+        for _ in turns(found):
+            pass
+    except ConversationError as error:
+        raise DataError(f"{where}: {error}") from None
     return found

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from nanochat.report.scores import stage_of_path
 from server.ids import new_id
 from server.models import Checkpoint, Evaluation, Run
-from server.telemetry.lines import TrainerEvent, numbers
+from server.telemetry.lines import TrainerEvent, numbers, whole
 
 MAX_PATH = 4096
 
@@ -21,8 +21,8 @@ async def store_checkpoint(session: AsyncSession, run: Run, event: TrainerEvent)
     if data.get("removed") is True:  # by the trainer's keep_last
         await session.execute(delete(Checkpoint).where(Checkpoint.run_id == run.id, Checkpoint.step == step))
         return
-    path, sha256, size = data.get("path"), data.get("sha256"), data.get("bytes")
-    if step is None or not isinstance(path, str) or not isinstance(sha256, str) or not isinstance(size, int):
+    path, sha256, size = data.get("path"), data.get("sha256"), whole(data.get("bytes"))
+    if step is None or not isinstance(path, str) or not isinstance(sha256, str) or size is None:
         return
     query = select(Checkpoint).where(Checkpoint.run_id == run.id, Checkpoint.step == step)
     row = (await session.scalars(query)).one_or_none()
@@ -48,7 +48,8 @@ async def store_evaluation(session: AsyncSession, run: Run, event: TrainerEvent)
         row = Evaluation(id=new_id("e"), run_id=run.id, name=name, step=event.step)
         session.add(row)
     row.values = numbers(data.get("values"))
-    row.counts = {key: int(value) for key, value in numbers(data.get("counts")).items()}
+    counts = {key: whole(int(value)) for key, value in numbers(data.get("counts")).items()}
+    row.counts = {key: value for key, value in counts.items() if value is not None}
     row.details = _mapping(data.get("details")) or {}
     path = row.details.get("checkpoint")
     measured = await _measured(session, run, event.step, path if isinstance(path, str) else "")

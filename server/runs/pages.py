@@ -6,7 +6,7 @@ import base64
 import binascii
 import json
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Protocol
 
 from fastapi import Query
@@ -38,8 +38,9 @@ def decode(cursor: str | None) -> tuple[datetime, str] | None:
         moment = datetime.fromisoformat(created_at)
         if moment.tzinfo is None or not isinstance(row_id, str) or "\0" in row_id:
             raise ValueError
-        return moment, row_id
-    except (ValueError, TypeError, binascii.Error, RecursionError):
+        row_id.encode()  # half a character is no text to a database
+        return moment.astimezone(UTC), row_id
+    except (ValueError, TypeError, OverflowError, binascii.Error, RecursionError):
         message = "not a cursor of ours: pass next_cursor of the page before, or leave it out"
         raise Invalid(message, errors=[ProblemItem(pointer="/cursor", message=message)]) from None
 

@@ -7,6 +7,7 @@ was sent and the nearest valid value where there is one.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from nanochat_client.types import ProblemItem
 from server.problems import Invalid
 
 MAX_TAG = 64
+MAX_DEPTH = 16  # of overrides
+HALF = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -191,16 +194,22 @@ def _gpus(
     return asked
 
 
-def _unstorable(value: Any, pointer: str) -> list[ProblemItem]:
-    """Values inside `value` that JSON or a database cannot hold: NaN, infinity, NUL."""
+def _unstorable(value: Any, pointer: str, depth: int = 0) -> list[ProblemItem]:
+    """Values inside `value` that JSON or a database cannot hold: NaN, infinity, NUL, half a character."""
     if isinstance(value, float) and not math.isfinite(value):
         return [ProblemItem(pointer=pointer, message="NaN and infinity are no numbers to train with")]
-    if isinstance(value, str) and "\0" in value:
-        return [ProblemItem(pointer=pointer, message="text must not hold a NUL character")]
+    if isinstance(value, str):
+        if "\0" in value:
+            return [ProblemItem(pointer=pointer, message="text must not hold a NUL character")]
+        if HALF.search(value):
+            return [ProblemItem(pointer=pointer, message="text must not hold half a character (a surrogate)")]
+    if isinstance(value, Mapping | list) and depth == MAX_DEPTH:
+        return [ProblemItem(pointer=pointer, message=f"nested deeper than {MAX_DEPTH} levels")]
+    found: list[ProblemItem] = []
     if isinstance(value, Mapping):
-        found = [_unstorable(item, f"{pointer}/{key}") for key, item in value.items()]
+        for key, item in value.items():
+            found += _unstorable(key, pointer) or _unstorable(item, f"{pointer}/{key}", depth + 1)
     elif isinstance(value, list):
-        found = [_unstorable(item, f"{pointer}/{i}") for i, item in enumerate(value)]
-    else:
-        return []
-    return [problem for group in found for problem in group]
+        for number, item in enumerate(value):
+            found += _unstorable(item, f"{pointer}/{number}", depth + 1)
+    return found

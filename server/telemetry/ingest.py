@@ -16,12 +16,13 @@ from server.checkpoints.store import store_checkpoint, store_evaluation
 from server.models import Attempt, Event, LogChunk, Run
 from server.problems import Conflict
 from server.telemetry import series
-from server.telemetry.lines import TrainerEvent, numbers, parse, warning, whole_lines
+from server.telemetry.lines import MAX_STEP, TrainerEvent, events_of, numbers, warning, whole
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_LOG_BYTES = 256 * 1024 * 1024
 LOG_FULL = b"\n[the log of this run is full: later lines are only in run.log on the worker]\n"
 MAX_KEYS = 512
+MAX_SUMMARY = 4 * MAX_KEYS  # with the results of evaluations
 
 
 async def store_log(session: AsyncSession, attempt: Attempt, run: Run, offset: int, data: bytes) -> int:
@@ -50,8 +51,7 @@ async def store_events(
     the trainer's clock).
     """
     fresh = _unseen(attempt.events_acked, offset, data)
-    lines, size = whole_lines(fresh)
-    events = [event for line in lines if (event := parse(line)) is not None]
+    events, size = events_of(fresh)
     attempt.events_acked += size
     if events:
         await mark_running(session, attempt, run)
@@ -111,7 +111,7 @@ async def _take(
     """What an event that is no metric changes beside being stored."""
     match event.kind:
         case "phase":
-            if isinstance(steps := event.data.get("steps"), int) and 0 < steps < 2**53:
+            if steps := whole(event.data.get("steps"), MAX_STEP):
                 run.steps = steps
         case "checkpoint":
             await store_checkpoint(session, run, event)
@@ -119,10 +119,10 @@ async def _take(
             await store_evaluation(session, run, event)
             for key, value in numbers(event.data.get("values")).items():
                 name = f"{event.data.get('name', 'eval')}/{key}"[:128]
-                summary[name] = value
+                if name in summary or len(summary) < MAX_SUMMARY:
+                    summary[name] = value
         case "end":
-            peak = event.data.get("peak_bytes")
-            if isinstance(peak, int) and 0 <= peak < 2**63:
+            if (peak := whole(event.data.get("peak_bytes"))) is not None:
                 attempt.peak_bytes = peak
 
 

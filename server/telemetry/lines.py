@@ -14,6 +14,8 @@ from nanochat.events import KINDS
 MAX_LINE_BYTES = 256 * 1024
 MAX_KEY_CHARS = 128
 MAX_STEP = 2**53
+MAX_TIME = 253_402_300_800.0  # unix seconds: the year 10000, which no calendar of ours has
+MAX_DEPTH = 64  # what is nested deeper ends in a RecursionError somewhere on its way to a reader
 MAX_QUOTE = 200
 _PLAIN = {float, int}
 
@@ -40,30 +42,66 @@ def whole_lines(data: bytes) -> tuple[list[bytes], int]:
     return data[:end].split(b"\n")[:-1], end
 
 
+def events_of(data: bytes) -> tuple[list[TrainerEvent], int]:
+    """The events of the whole lines in `data`, and how many bytes those take.
+
+    Lines in a row that are no events make one warning: a megabyte of rubbish is not half a million rows.
+    """
+    lines, size = whole_lines(data)
+    events: list[TrainerEvent] = []
+    more = -1  # lines in a row, after a dropped one, that were dropped too
+    for line in lines:
+        found = _checked(line)
+        if isinstance(found, str):
+            more += 1
+            if more == 0:
+                events.append(warning(found))
+        elif found is not None:
+            _say_more(events, more)
+            events.append(found)
+            more = -1
+    _say_more(events, more)
+    return events, size
+
+
+def _say_more(events: list[TrainerEvent], more: int) -> None:
+    if more > 0:
+        events[-1].data["message"] += f"; and {more} more after it"
+
+
 def parse(line: bytes) -> TrainerEvent | None:
     """The event of one line; None for an empty one."""
+    found = _checked(line)
+    return warning(found) if isinstance(found, str) else found
+
+
+def _checked(line: bytes) -> TrainerEvent | str | None:
+    """The event of one line, or why it is none."""
     if not line.strip():
         return None
     if len(line) > MAX_LINE_BYTES:
-        return warning(f"an event line of {len(line)} bytes was dropped")
+        return f"an event line of {len(line)} bytes was dropped"
     try:
         raw = orjson.loads(line)
     except orjson.JSONDecodeError:
-        return warning(f"a broken event line was dropped: {quote(line)}")
+        return f"a broken event line was dropped: {quote(line)}"
     if not isinstance(raw, dict) or raw.get("kind") not in KINDS:
-        return warning(f"a line that is no event was dropped: {quote(line)}")
-    event = TrainerEvent(kind=raw.pop("kind"), t=_number(raw.pop("t", None)) or time.time())
+        return f"a line that is no event was dropped: {quote(line)}"
+    event = TrainerEvent(kind=raw.pop("kind"), t=_time(raw.pop("t", None)))
     step = raw.pop("step", None)
     if isinstance(step, int) and not isinstance(step, bool) and 0 <= step < MAX_STEP:
         event.step = step
     values = raw.pop("values", None)
     if event.kind == "metric":
         if event.step is None or not isinstance(values, dict):
-            return warning(f"a metric without step or values was dropped: {quote(line)}")
+            return f"a metric without step or values was dropped: {quote(line)}"
         event.values = _metrics(values)
     elif values is not None:
         raw["values"] = values
-    event.data = _without_nul(raw)
+    try:
+        event.data = _without_nul(raw)
+    except _TooDeep:
+        return f"an event nested deeper than {MAX_DEPTH} levels was dropped: {quote(line)}"
     return event
 
 
@@ -98,6 +136,17 @@ def numbers(values: Any) -> dict[str, float]:
     return {str(k): n for k, v in values.items() if (n := _number(v)) is not None}
 
 
+def whole(value: Any, below: int = 2**63) -> int | None:
+    """`value` when it is a whole number from 0 that a column holds; true is none."""
+    return value if type(value) is int and 0 <= value < below else None
+
+
+def _time(value: Any) -> float:
+    """Unix seconds; now for what is no time."""
+    told = _number(value)
+    return told if told is not None and 0 < told < MAX_TIME else time.time()
+
+
 def _number(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
@@ -105,12 +154,18 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _without_nul(value: Any) -> Any:
-    """PostgreSQL stores no NUL in text."""
+class _TooDeep(Exception):
+    pass
+
+
+def _without_nul(value: Any, depth: int = 0) -> Any:
+    """PostgreSQL stores no NUL in text. Raises _TooDeep."""
     if isinstance(value, str):
         return value.replace("\0", "\N{REPLACEMENT CHARACTER}")
-    if isinstance(value, dict):
-        return {_without_nul(key): _without_nul(item) for key, item in value.items()}
+    if not isinstance(value, dict | list):
+        return value
+    if depth == MAX_DEPTH:
+        raise _TooDeep
     if isinstance(value, list):
-        return [_without_nul(item) for item in value]
-    return value
+        return [_without_nul(item, depth + 1) for item in value]
+    return {_without_nul(key): _without_nul(item, depth + 1) for key, item in value.items()}

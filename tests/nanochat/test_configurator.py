@@ -57,6 +57,8 @@ def test_a_preset_is_assignments_of_literals_and_bounded_arithmetic() -> None:
         "depth = " + "-" * 5000 + "1",
         "depth = {",
         "run = 'x' * 10",
+        "depth = 1" + "0" * 400,
+        "run = '\\ud800'",
     ],
 )
 def test_anything_else_is_an_error_that_names_the_file(line: str) -> None:
@@ -242,6 +244,30 @@ def test_a_preset_file_may_come_as_config_flag_or_json(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[" * 30_000, "recursion"),
+        ('{"depth": 2, "depth": 4}', "twice"),
+        ('{"target_flops": Infinity}', "no number"),
+        ('{"target_flops": 1e999}', "beyond"),
+        ("[]", "one JSON object"),
+        ("{", "line 1"),
+    ],
+)
+def test_a_json_preset_is_one_object_of_standard_json(tmp_path: Path, text: str, says: str) -> None:
+    file = tmp_path / "my.json"
+    file.write_text(text)
+    with pytest.raises(PresetError, match=rf"my\.json.*{says}"):
+        load_preset(file)
+
+
+def test_a_whole_number_of_more_than_64_bits_is_refused_by_its_field() -> None:
+    with pytest.raises(ConfigError) as caught:
+        validate(BASE, {"total_batch_size": 10**400 + 1}, 1)
+    assert [problem.pointer for problem in caught.value.problems] == ["/total_batch_size"]
+
+
+@pytest.mark.parametrize(
     ("argv", "says"),
     [
         (["--depht=4"], "depth"),
@@ -251,6 +277,7 @@ def test_a_preset_file_may_come_as_config_flag_or_json(tmp_path: Path) -> None:
         (["no_such_preset"], "no_such_preset"),
         (["--total_batch_size=1000"], "nearest valid value is"),
         (["--depth=13"], "nearest valid depth is 14"),
+        (["--target_flops=1e999"], "finite"),
         (["--eval_tokens=10"], "use 65536 or more, or eval_every 0"),
     ],
 )

@@ -25,6 +25,22 @@ def test_special_tokens_written_by_a_user_stay_text(token: str, around: str) -> 
     assert not set(ids) & set(TOKENIZER.specials.values())
 
 
+@pytest.mark.parametrize("blank", [" ", "\n", "\u3000"])
+def test_blanks_without_end_are_split_like_any_text(blank: str) -> None:
+    """At a million of them in a row the pattern's matcher ran out of its stack, which ended the process."""
+    text = f"a{blank * 1_100_000}b"
+    ids = TOKENIZER.encode(text)
+    assert TOKENIZER.decode(ids) == text
+    (array,) = TOKENIZER.encode_arrays([text])
+    assert array.tolist() == [TOKENIZER.bos, *ids]
+    short = blank * 400_000 + "b" * 200_000
+    assert TOKENIZER.encode(short) == TOKENIZER._encoding.encode_ordinary(short)
+
+
+def test_a_document_of_blanks_is_trained_on() -> None:
+    assert Tokenizer.train(iter([" " * 1_100_000, "a b"]), 270).vocab_size == 270
+
+
 def test_it_is_stored_as_json_and_comes_back_the_same(tmp_path: Path) -> None:
     TOKENIZER.save(tmp_path)
     again = Tokenizer.load(tmp_path)
@@ -95,6 +111,13 @@ def test_a_conversation_is_cut_at_the_limit() -> None:
         [{"role": "system", "content": "a"}],
         [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}],
         [{"role": "user", "content": None}],
+        [
+            {"role": "user", "content": "a"},
+            {"role": "assistant", "content": 5},
+            {"role": "user", "content": "b"},
+        ],
+        [{"role": "user", "content": "a"}, {"role": "assistant", "content": [{"type": "text"}]}],
+        ["hello"],
     ],
 )
 def test_a_prompt_that_cannot_be_answered_is_refused(messages: list[dict[str, object]]) -> None:

@@ -106,7 +106,19 @@ def test_files_of_conversations_are_read_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("", "no conversation"), ("nonsense", "line 1"), ('{"messages": "x"}', "line 1")]
+    ("text", "message"),
+    [
+        ("", "no conversation"),
+        ("nonsense", "line 1"),
+        ('{"messages": "x"}', "line 1"),
+        ("\n" + "[" * 20_000, "line 2: no JSON: maximum recursion"),
+        ('[{"content": "a"}]', "line 1: message 0 is from None, expected 'user'"),
+        ('[{"role": "user", "content": "a"}, {"role": "assistant"}]', "line 1: message 1: content is text or"),
+        (
+            '[{"role": "user", "content": "a"}, {"role": "assistant", "content": [{"type": "python"}]}]',
+            "has no text",
+        ),
+    ],
 )
 def test_a_broken_file_names_its_line(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "bad.jsonl"

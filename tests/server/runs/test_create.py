@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import concurrent.futures
 from typing import Any
 
@@ -96,14 +97,19 @@ def test_bad_input_is_a_problem_that_points_into_the_body_and_stores_nothing(ser
     assert service.client.get("/runs").json()["items"] == []
 
 
-def test_numbers_that_are_none_are_refused_not_stored(service: Service) -> None:
-    for text in ("NaN", "Infinity", "1e999"):
+def test_what_no_database_holds_is_refused_not_stored(service: Service) -> None:
+    nested = "[" * 400 + "]" * 400
+    for name, text in (
+        ("target_flops", "NaN"), ("target_flops", "Infinity"), ("target_flops", "1e999"),
+        ("total_batch_size", "1" + "0" * 400 + "1"), ("max_chars", "9223372036854775808"),
+        ("data", r'"a\ud800b"'), (r"a\ud800b", "1"), (r"a\u0000b", "1"), ("data", nested),
+    ):  # fmt: skip
         answer = service.client.post(
             "/runs",
-            content=f'{{"stage":"base","overrides":{{"target_flops":{text}}}}}',
+            content=f'{{"stage":"base","overrides":{{"{name}":{text}}}}}',
             headers={"content-type": "application/json"},
         )
-        assert answer.status_code in (400, 422), answer.text
+        assert answer.status_code in (400, 422), (name, answer.text)
 
 
 def test_the_same_idempotency_key_creates_once(service: Service) -> None:
@@ -184,7 +190,11 @@ def test_lists_filter_and_page_newest_first_without_hole_or_repeat(service: Serv
     assert service.client.get("/runs", params={"state": "running"}).json()["items"] == []
     assert len(service.client.get("/runs?state=queued&state=running").json()["items"]) == 8
     assert service.client.get("/runs", params={"stage": "base"}).json()["items"] == []
-    for bad in ({"cursor": "xx"}, {"limit": 0}, {"limit": 201}, {"state": "ill"}, {"stage": "no"}):
+    before_time = base64.b64encode(b'["0001-01-01T00:00:00+14:00", "r1"]').decode()
+    half = base64.b64encode(b'["2026-11-25T00:00:00Z", "\\ud800"]').decode()
+    for cursor in ("xx", before_time, half):
+        assert service.client.get("/runs", params={"cursor": cursor}).status_code == 422, cursor
+    for bad in ({"limit": 0}, {"limit": 201}, {"state": "ill"}, {"stage": "no"}):
         assert service.client.get("/runs", params=bad).status_code == 422, bad
 
 

@@ -117,6 +117,13 @@ def test_half_a_line_waits_for_its_end_and_nothing_is_stored_twice(shipping: Shi
         b'{"kind": "eval", "values": "many"}',
         b'{"kind": "end", "peak_bytes": 1e300}',
         b'{"kind": "metric", "step": 1, "values": {"a": NaN}}',
+        b'{"kind": "checkpoint", "step": 1, "path": "a", "sha256": "b", "bytes": 9223372036854775808}',
+        b'{"kind": "checkpoint", "step": 1, "path": "a", "sha256": "b", "bytes": true}',
+        b'{"kind": "phase", "phase": "train", "step": 0, "steps": true}',
+        b'{"kind": "end", "peak_bytes": true}',
+        b'{"kind": "eval", "step": 1, "name": "e", "counts": {"a": 1e300}}',
+        b'{"kind": "warning", "t": -1e308, "message": "long ago"}',
+        b'{"kind": "phase", "a": ' + b"[" * 300 + b"]" * 300 + b"}",
         b'{"kind": "sample", "prompt": "<script>alert(1)</script>", "text": "\\u001b[31m"}',
     ],
 )
@@ -127,6 +134,27 @@ def test_a_broken_line_breaks_nothing_and_what_follows_is_stored(shipping: Shipp
     assert shipping.run()["summary"]["train/loss"] == 1.5
     events = shipping.get(f"/runs/{shipping.run_id}/events")["items"]
     assert len(events) == 2
+
+
+def test_lines_in_a_row_that_are_no_events_are_one_warning(shipping: Shipping) -> None:
+    good = json.dumps({"t": 1.0, **metric(7, train__loss=1.5)}).encode() + b"\n"
+    data = b"0\n" * 100_000 + good + b"[]\n"
+    assert shipping.raw_events(data, 0).json() == {"acked": len(data)}
+    first, _, last = shipping.get(f"/runs/{shipping.run_id}/events")["items"]
+    assert first["data"]["message"] == "a line that is no event was dropped: '0'; and 99999 more after it"
+    assert last["data"]["message"] == "a line that is no event was dropped: '[]'"
+
+
+def test_evaluations_do_not_grow_a_summary_without_end(
+    shipping: Shipping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest, "MAX_SUMMARY", 4)
+    for step in range(3):
+        values = {f"{step}{place}": 1.0 for place in range(3)}
+        shipping.events({"kind": "eval", "step": step, "name": "e", "values": values})
+    shipping.events({"kind": "eval", "step": 3, "name": "e", "values": {"00": 2.0}})
+    summary = shipping.run()["summary"]
+    assert len(summary) == 4 and summary["e/00"] == 2.0
 
 
 def test_an_oversized_line_is_a_warning(shipping: Shipping) -> None:
