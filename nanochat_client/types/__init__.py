@@ -68,7 +68,10 @@ if TYPE_CHECKING:
     from nanochat_client.types.runs import RunState as RunState
     from nanochat_client.types.stages import ConfigView as ConfigView
     from nanochat_client.types.stages import StageView as StageView
+    from nanochat_client.types.telemetry import BatchRow as BatchRow
+    from nanochat_client.types.telemetry import BatchToken as BatchToken
     from nanochat_client.types.telemetry import Event as Event
+    from nanochat_client.types.telemetry import FirstBatch as FirstBatch
     from nanochat_client.types.telemetry import LogChunk as LogChunk
     from nanochat_client.types.telemetry import LogPage as LogPage
     from nanochat_client.types.telemetry import Metrics as Metrics
@@ -100,7 +103,7 @@ _TOPICS = {
     "problems": "ProblemDocument ProblemItem",
     "runs": "Attempt Blocked Desired Reason Run RunCreate RunPatch RunState",
     "stages": "ConfigView StageView",
-    "telemetry": "Event LogChunk LogPage Metrics Sample Series",
+    "telemetry": "BatchRow BatchToken Event FirstBatch LogChunk LogPage Metrics Sample Series",
     "webhooks": "Delivery Notice Webhook WebhookCreate WebhookCreated",
     "wire": "Name Page Request Wire",
 }

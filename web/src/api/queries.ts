@@ -181,6 +181,17 @@ export function useSamples(runId: string, live: boolean) {
   return useQuery({ refetchInterval: whileLive(live), queryKey: ["run", runId, "samples"], queryFn: () => unwrap(api.GET("/runs/{run_id}/samples", id(runId))) });
 }
 
+/** `told`: the trainer has made a step, before which it told of its batch. */
+export function useFirstBatch(run: Run, told: boolean) {
+  return useQuery({
+    queryKey: ["run", run.id, "first_batch", run.attempt],
+    queryFn: () => unwrap(api.GET("/runs/{run_id}/first_batch", id(run.id))),
+    enabled: told,
+    retry: false,
+    staleTime: Infinity,
+  });
+}
+
 export function useCheckpoints(runId: string, live: boolean) {
   return useQuery({
     refetchInterval: whileLive(live),

@@ -918,6 +918,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/runs/{run_id}/first_batch": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get First Batch
+         * @description What the run read first: up to 4 rows of a micro-batch as text, and which tokens count in the loss.
+         */
+        get: operations["get_first_batch_runs__run_id__first_batch_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/runs/{run_id}/logs": {
         parameters: {
             query?: never;
@@ -1494,6 +1514,43 @@ export interface components {
             tail: string[];
             /** Worker */
             worker?: string | null;
+        };
+        /** BatchRow */
+        BatchRow: {
+            /** Advantage */
+            advantage?: number | null;
+            /**
+             * Length
+             * @description Tokens of the row, shown or not, without padding.
+             */
+            length: number;
+            /** Reward */
+            reward?: number | null;
+            /** Tokens */
+            tokens: components["schemas"]["BatchToken"][];
+        };
+        /** BatchToken */
+        BatchToken: {
+            /**
+             * Counts
+             * @description The loss is taken of it.
+             */
+            counts: boolean;
+            /**
+             * Ids
+             * @description More than one when only together they are text.
+             */
+            ids: number[];
+            /**
+             * Special
+             * @default false
+             */
+            special: boolean;
+            /**
+             * Text
+             * @description Bytes that are no UTF-8 are escaped: `\xe4`.
+             */
+            text: string;
         };
         /** Beat */
         Beat: {
@@ -2132,6 +2189,28 @@ export interface components {
         /** Finished */
         Finished: {
             state: components["schemas"]["RunState"];
+        };
+        /**
+         * FirstBatch
+         * @description What a training run read first: some rows of a micro-batch of rank 0.
+         */
+        FirstBatch: {
+            /** Attempt */
+            attempt: number;
+            /** Rows */
+            rows: components["schemas"]["BatchRow"][];
+            /**
+             * Size
+             * @description Rows of the micro-batch.
+             */
+            size: number;
+            /**
+             * Step
+             * @description The optimizer step they are of.
+             */
+            step: number;
+            /** T */
+            t: number;
         };
         /**
          * FitView
@@ -5430,6 +5509,46 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Page_Event_"];
+                };
+            };
+            /** @description What is wrong with it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Any other error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    get_first_batch_runs__run_id__first_batch_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                run_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FirstBatch"];
                 };
             };
             /** @description What is wrong with it */
