@@ -17,7 +17,6 @@ from nanochat.planner.shape import Shape
 from nanochat.stages.base_eval import BaseEvalConfig
 from nanochat.stages.base_loss import BaseLossConfig
 from nanochat.stages.chat_eval import ChatEvalConfig
-from nanochat.stages.spec import StageConfig
 
 Evaluation = BaseEvalConfig | BaseLossConfig | ChatEvalConfig
 CACHE_NOTE = (
@@ -60,18 +59,17 @@ def evaluation_memory(
     if isinstance(cfg, BaseLossConfig):
         activations, loss = _forward(s)
         held = weights + activations + loss + buffers
-        return Memory(weights, 0, 0, activations, loss, buffers + _process(s, held))
+        return Memory(weights, 0, 0, activations, loss, buffers + process_bytes(s, held))
     free = None if budget is None else max(0, budget - weights)
     scores = isinstance(cfg, BaseEvalConfig)
     engine = Answering(shape, cfg.batch_size, s.device, s.dtype, free_bytes=free, all_logits=scores)
     cache = cache_bytes(engine)
     buffers += packed_bytes(engine) + pass_bytes(engine)
-    return Memory(weights, 0, 0, 0, 0, buffers + _process(s, weights + buffers + cache), cache)
+    return Memory(weights, 0, 0, 0, 0, buffers + process_bytes(s, weights + buffers + cache), cache)
 
 
-def plan_host(cfg: StageConfig, vocab_size: int | None) -> Plan:
+def plan_host(vocab_size: int | None) -> Plan:
     """Of a stage that works with text alone, on the CPU."""
-    del cfg
     note = "it works on the CPU; its memory grows with the text and is not planned, nor is its time"
     return Plan(ranks=1, device="CPU", notes=(note,), vocab_size=vocab_size)
 
@@ -82,6 +80,7 @@ def _setting(cfg: Evaluation, shape: Shape, ranks: int, gpu: Gpu | None) -> Sett
     return Setting(
         shape.depth, shape.vocab_size, shape.context, rows, ranks=ranks, dtype=dtype,
         device="cuda" if gpu else "cpu", compiled=False,
+        tight=True,  # nothing is kept from layer to layer that could leave holes in the heap
     )  # fmt: skip
 
 
@@ -95,15 +94,3 @@ def _forward(s: Setting) -> tuple[int, int]:
     if mlp > c * D * N + 2 * ids + logits:
         return mlp, 0
     return c * D * N + 2 * ids, logits
-
-
-def _process(s: Setting, held: int) -> int:
-    """The process itself; nothing is kept from layer to layer that could leave holes in a heap."""
-    waste = process_bytes(s, held)
-    return waste if s.device == "cuda" else waste - _heap(s)
-
-
-def _heap(s: Setting) -> int:
-    from nanochat.planner.memory import HEAP_WASTE, heap_bytes
-
-    return int(HEAP_WASTE[s.compiled] * heap_bytes(s))

@@ -12,7 +12,7 @@ evaluation and sampling, which need less than training.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 from nanochat.planner.answering import Answering, cache_bytes, packed_bytes, pass_bytes
@@ -65,7 +65,9 @@ def peak_memory(s: Setting) -> Memory:
     weights = gradients = 4 * padded_params(s)
     optimizer = 4 * _padded_matrices(s) // s.ranks + 8 * _padded_tables(s) // s.ranks
     peak = moments(s)[worst_moment(s)]
-    buffers = peak.buffers + rotary_bytes(s.seq_len, s.width, s.heads) + 24 * s.tokens  # ids, targets (int64) and weights of the rows
+    buffers = (
+        peak.buffers + rotary_bytes(s.seq_len, s.width, s.heads) + 24 * s.tokens
+    )  # ids, targets (int64) and weights of the rows
     if s.device == "cpu" and s.saves_while_training:
         buffers += _checkpoint_copies(s)
     held = weights + gradients + optimizer + peak.activations + peak.loss + buffers
@@ -81,9 +83,8 @@ def answering_memory(s: Setting, a: Answering) -> Memory:
         buffers += _checkpoint_copies(s)
     cache = cache_bytes(a)
     held = learning.weights + learning.gradients + learning.optimizer + buffers + cache
-    return Memory(
-        learning.weights, learning.gradients, learning.optimizer, 0, 0, buffers + process_bytes(s, held), cache
-    )  # fmt: skip
+    buffers += process_bytes(s, held)
+    return replace(learning, activations=0, loss=0, buffers=buffers, cache=cache)
 
 
 def worst_moment(s: Setting) -> str:

@@ -41,6 +41,14 @@ class Shape:
         small = 2 * self.depth * self.residual_scalars + values * GATE_CHANNELS * self.heads
         return total_params(self.depth, self.vocab_size, self.value_embeddings) + small
 
+    def to_config(self) -> dict[str, Any]:
+        """As a checkpoint's `model_config` has it."""
+        return {
+            "n_layer": self.depth, "vocab_size": self.vocab_size, "sequence_len": self.context,
+            "n_embd": self.width, "n_head": self.heads, "n_kv_head": self.heads,
+            "value_embeddings": self.value_embeddings, "residual_scalars": self.residual_scalars,
+        }  # fmt: skip
+
 
 def shape_of(config: Mapping[str, Any]) -> Shape:
     """The shape behind a checkpoint's `model_config`. Raises ValueError for one that is not planned."""

@@ -21,7 +21,6 @@ from nanochat.schedule import flops_per_token
 from nanochat.stages.mid import MidConfig
 from nanochat.stages.rl import RlConfig
 from nanochat.stages.sft import SftConfig
-from nanochat.stages.training import OptimizerConfig
 
 Tuned = MidConfig | SftConfig | RlConfig
 #: tokens of a prompt that rl is planned for: those of our tasks are shorter
@@ -68,7 +67,7 @@ def plan_tuning(
     plan = Plan(
         ranks=ranks,
         device=gpu.name if gpu else "CPU",
-        notes=_notes(cfg, s, memory, rollouts),
+        notes=_notes(cfg, s, rollouts),
         vocab_size=shape.vocab_size,
         params=shape.params,
         flops_per_token=flops_per_token(shape.depth, shape.vocab_size, s.seq_len),
@@ -116,46 +115,40 @@ def steps_of(cfg: Tuned) -> int | None:
 
 
 def _accumulation(cfg: Tuned, s: Setting, rollouts: Rollouts | None) -> int:
-    if rollouts:
-        return -(-rollouts.answers // cfg.device_batch_size)
-    rows = cfg.rows_per_step(s.seq_len) if isinstance(cfg, MidConfig) else _examples(cfg)
-    return max(1, rows // (cfg.device_batch_size * s.ranks))
+    """Micro-batches of a step on each rank; of rl at most."""
+    if isinstance(cfg, RlConfig):
+        return -(-rollouts.answers // cfg.device_batch_size) if rollouts else 1
+    return max(1, rows_of_step(cfg, s.seq_len) // (cfg.device_batch_size * s.ranks))
 
 
-def _examples(cfg: OptimizerConfig) -> int:
-    assert isinstance(cfg, SftConfig)
-    return cfg.target_examples_per_step
+def rows_of_step(cfg: MidConfig | SftConfig, seq_len: int) -> int:
+    """Over all ranks."""
+    return cfg.rows_per_step(seq_len) if isinstance(cfg, MidConfig) else cfg.target_examples_per_step
 
 
-def _notes(cfg: Tuned, s: Setting, memory: Memory, rollouts: Rollouts | None) -> tuple[str, ...]:
-    notes = [f"memory is at its peak in this moment of a step: {worst_moment(s)}"]
-    if rollouts:
-        if rollouts.answering_bytes > rollouts.learning_bytes:
-            notes = ["memory is at its peak while the model answers, before it learns"]
+def _notes(cfg: Tuned, s: Setting, rollouts: Rollouts | None) -> tuple[str, ...]:
+    answering = rollouts is not None and rollouts.answering_bytes > rollouts.learning_bytes
+    moment = "the model answers" if answering else worst_moment(s)
+    notes = [f"memory is at its peak in this moment of a step: {moment}"]
+    if isinstance(cfg, MidConfig):
+        if cfg.num_iterations <= 0:
+            notes.append("the steps of an epoch depend on the tokens of the mixture: the trainer counts them")
+        notes.append("speed and energy are predicted, not measured")
+        return tuple(notes)
+    if isinstance(cfg, RlConfig):
         notes.append(
-            f"planned for prompts of {PROMPT_TOKENS} tokens at most and answers of {cfg_tokens(cfg)}; "
-            "the micro-batches are at most so many: answers as good as their group's mean are left out"
+            f"planned for prompts of {PROMPT_TOKENS} tokens and answers of {cfg.max_new_tokens} at most; "
+            "answers that are as good as their group's mean are left out of the micro-batches"
         )
-        notes.append("CUDA graphs of the engine are not planned" if s.device == "cuda" else "")
-    elif isinstance(cfg, SftConfig):
-        notes.append("an upper bound: every conversation as long as max_seq_len, all of it learned")
+        if s.device == "cuda":
+            notes.append("CUDA graphs of the engine are not planned")
+    else:
+        notes.append("an upper bound: every conversation as long as a row may be, all of it learned")
         if cfg.num_iterations <= 0:
             most = cfg.num_epochs * max(1, cfg.task_examples // cfg.target_examples_per_step)
             notes.append(
-                f"generated tasks alone give at most {most:,} steps (multi_turn joins some of their "
-                "conversations); files and data sets add their own"
+                f"generated tasks give at most {most:,} steps (multi_turn joins conversations); files and "
+                "data sets add their own"
             )
-    elif cfg.num_iterations <= 0:
-        notes.append("how many steps an epoch has depends on the tokens of the mixture: the trainer counts them")
-    if not isinstance(cfg, MidConfig):
-        notes.append("hours are not planned: the lengths of conversations and answers decide about them")
-    elif s.device == "cpu":
-        notes.append("the speed is for two cores with AVX512-BF16; the first steps of a run tell yours")
-    else:
-        notes.append("speed and energy are predicted, not measured, for this card")
-    return tuple(note for note in notes if note)
-
-
-def cfg_tokens(cfg: Tuned) -> int:
-    """Tokens of an answer at most."""
-    return cfg.max_new_tokens if isinstance(cfg, RlConfig) else 0
+    notes.append("hours are not planned: the lengths of conversations and answers decide about them")
+    return tuple(notes)

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from nanochat_client.types.plans import MemoryView as MemoryView
     from nanochat_client.types.plans import Plan as Plan
     from nanochat_client.types.plans import PlanCreate as PlanCreate
+    from nanochat_client.types.plans import RolloutsView as RolloutsView
     from nanochat_client.types.problems import ProblemDocument as ProblemDocument
     from nanochat_client.types.problems import ProblemItem as ProblemItem
     from nanochat_client.types.runs import Attempt as Attempt
@@ -99,7 +100,7 @@ _TOPICS = {
     ),
     "keys": "Key KeyCreate KeyCreated Login Scope Session",
     "pipelines": "Pipeline PipelineCreate PipelineStep",
-    "plans": "FitView MemoryView Plan PlanCreate",
+    "plans": "FitView MemoryView Plan PlanCreate RolloutsView",
     "problems": "ProblemDocument ProblemItem",
     "runs": "Attempt Blocked Desired Reason Run RunCreate RunPatch RunState",
     "stages": "ConfigView StageView",

@@ -144,14 +144,14 @@ export function usePlan(body: string) {
 
 /** What the planner counts for a configuration; also for one that ran. */
 export function useFlopsPerToken(run: Run, wanted: boolean) {
-  const { stage, config, gpus } = run;
+  const { stage, config, gpus, parent } = run;
   return useQuery({
     queryKey: ["plan", "flops", run.id],
     enabled: wanted,
     staleTime: Infinity,
     retry: false,
     queryFn: async () => {
-      const plan = await unwrap(api.POST("/plans", { body: { stage, overrides: config, gpus } }));
+      const plan = await unwrap(api.POST("/plans", { body: { stage, overrides: config, gpus, checkpoint: "last", ...(parent && { parent }) } }));
       return plan.flops_per_token ?? null;
     },
   });

@@ -2224,8 +2224,16 @@ export interface components {
              * @description Null: not even one row fits.
              */
             device_batch_size: number | null;
-            /** Total Batch Size */
-            total_batch_size: number;
+            /**
+             * Lanes
+             * @description rl: the most answers at once.
+             */
+            lanes?: number | null;
+            /**
+             * Total Batch Size
+             * @description Null where conversations or answers are counted, not tokens.
+             */
+            total_batch_size: number | null;
             /**
              * Total Bytes
              * @description What a rank takes with it.
@@ -2522,9 +2530,15 @@ export interface components {
             activations: number;
             /**
              * Buffers
-             * @description Rotary tables, ids, temporaries, and what the process itself takes.
+             * @description Rotary tables, ids, temporaries, packed weights, and what the process itself takes.
              */
             buffers: number;
+            /**
+             * Cache
+             * @description Keys and values of sequences that are generated or scored.
+             * @default 0
+             */
+            cache: number;
             /** Gradients */
             gradients: number;
             /** Loss */
@@ -2771,7 +2785,7 @@ export interface components {
         Plan: {
             /**
              * Accumulation
-             * @description Micro-batches of a step on each rank.
+             * @description Micro-batches of a step on each rank; of rl at most.
              */
             accumulation?: number | null;
             /**
@@ -2816,6 +2830,7 @@ export interface components {
              * @default 0
              */
             gpus: number;
+            /** @description Null where it is not planned: see `notes`. */
             memory?: components["schemas"]["MemoryView"] | null;
             /** Mfu */
             mfu?: number | null;
@@ -2839,11 +2854,15 @@ export interface components {
              * @default 0
              */
             ranks: number;
+            rollouts?: components["schemas"]["RolloutsView"] | null;
             /** Seconds */
             seconds?: number | null;
             /** Stage */
             stage: string;
-            /** Steps */
+            /**
+             * Steps
+             * @description Null where the trainer alone will know: it depends on the tokens of a mixture.
+             */
             steps?: number | null;
             /** Tokens */
             tokens?: number | null;
@@ -2853,12 +2872,18 @@ export interface components {
             total_batch_size?: number | null;
             /**
              * Vocab Size
-             * @description Of the tokenizer the run would take.
+             * @description Of the tokenizer the run would take, or of the model it starts from.
              */
             vocab_size?: number | null;
         };
         /** PlanCreate */
         PlanCreate: {
+            /**
+             * Checkpoint
+             * @description Of the parent: `last`, `best:<metric>` or `step:<n>`.
+             * @default last
+             */
+            checkpoint: string;
             /**
              * Config
              * @description Name of a preset.
@@ -2882,6 +2907,11 @@ export interface components {
             overrides: {
                 [key: string]: components["schemas"]["JsonValue"];
             };
+            /**
+             * Parent
+             * @description Run to start from; absent: the newest that fits.
+             */
+            parent?: string | null;
             /** Stage */
             stage: string;
             /**
@@ -2993,6 +3023,47 @@ export interface components {
              * @description accuracy (0…1), bits (per byte) or mean (of centred accuracies).
              */
             unit: string;
+        };
+        /**
+         * RolloutsView
+         * @description How a rank of an rl run answers.
+         */
+        RolloutsView: {
+            /**
+             * Answering Bytes
+             * @description All that the rank takes while it answers.
+             */
+            answering_bytes: number;
+            /**
+             * Answers
+             * @description Of a step.
+             */
+            answers: number;
+            /**
+             * Cache Bytes
+             * @description Keys and values of all lanes.
+             */
+            cache_bytes: number;
+            /**
+             * Ids Bytes
+             * @description The answers of a step in the host's memory.
+             */
+            ids_bytes: number;
+            /**
+             * Lanes
+             * @description At once.
+             */
+            lanes: number;
+            /**
+             * Learning Bytes
+             * @description All that it takes while it learns from the answers.
+             */
+            learning_bytes: number;
+            /**
+             * Tokens
+             * @description Of a sequence at most: prompt and answer.
+             */
+            tokens: number;
         };
         /** Run */
         Run: {
