@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from nanochat.planner import Shape
 from tests.server.fake_worker import FakeWorker
 from tests.services import WORKER_TOKEN, Service, eventually
 
@@ -31,7 +32,7 @@ STATS: dict[str, Any] = {
         "foreign": [{"pid": 4711, "name": "Xorg", "memory_bytes": 312 << 20}],
     }],
 }  # fmt: skip
-MODEL = {"depth": 4, "vocab_size": 8192}
+MODEL = Shape(4, 8192, 512).to_config()
 TASKS = {"identity": (0.02, 0.97), "spelling": (0.0, 0.81), "sums": (0.03, 0.74), "small_talk": (0.05, 0.9)}
 
 

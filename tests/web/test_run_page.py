@@ -97,7 +97,7 @@ def test_the_first_batch_shows_what_the_loss_is_taken_of(seeded: dict[str, Any],
     expect(counted).to_contain_text("I am↵\n<b>nano</b><|assistant_end|>")
     assert batch.locator("b").count() == 0, "text of a batch is only text"
     expect(batch.get_by_text("<|bos|>")).to_have_attribute("title", "token 14")
-    page.get_by_label("Row", exact=True).select_option("1")
+    page.get_by_role("combobox", name="Row").select_option(label="2")
     batch = page.get_by_role("region", name="First batch, Row 2")
     expect(batch).to_contain_text("… and 1,537 more tokens")
     batch.focus()
