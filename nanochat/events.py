@@ -14,8 +14,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-Kind = Literal["phase", "metric", "checkpoint", "sample", "eval", "warning", "end"]
-KINDS: tuple[str, ...] = ("phase", "metric", "checkpoint", "sample", "eval", "warning", "end")
+Kind = Literal["phase", "metric", "checkpoint", "sample", "first_batch", "eval", "warning", "end"]
+KINDS: tuple[str, ...] = (
+    "phase", "metric", "checkpoint", "sample", "first_batch", "eval", "warning", "end",
+)  # fmt: skip
 
 
 class EventLog:
@@ -31,6 +33,8 @@ class EventLog:
                   metrics: {name: float}, model: {…} | None, origin: {…} | None (nanochat.lineage);
                   or step, path, removed: true
       sample      step, prompt, text
+      first_batch step (that is about to be made), batch: rows of the micro-batch, rows: the first of them
+                  (nanochat.train.first_batch)
       eval        step, name, values: {name: float}, counts: {name: int}, details: {…}
       warning     message, step?
       end         step, status: "succeeded" | "stopped", peak_bytes: int

@@ -47,10 +47,22 @@ class Loader:
         self._rank, self._size = rank, size
         self._device = torch.device(device)
 
+    @property
+    def _first(self) -> int:
+        """The first row of this rank's part of the next micro-batch."""
+        return self.row + self._rank * self._batch
+
+    def peek(self, count: int) -> list[np.ndarray[Any, np.dtype[np.int64]]]:
+        """Up to `count` rows that `next` will give, T + 1 ids each. Raises DataError."""
+        T = self._seq_len
+        apart = T + 1 if self._packed else T
+        rows = range(self._first, self._first + min(count, self._batch))
+        return [self.stream.read(row * apart, T + 1) for row in rows]
+
     def next(self) -> tuple[Tensor, Tensor]:
         """This rank's part of the next micro-batch, int64 (B, T) each. Raises DataError."""
         B, T = self._batch, self._seq_len
-        first = self.row + self._rank * B
+        first = self._first
         self.row += self._size * B
         if self._packed:
             rows = torch.from_numpy(self.stream.read(first * (T + 1), B * (T + 1))).view(B, T + 1)

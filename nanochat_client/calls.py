@@ -49,6 +49,7 @@ class Calls:
     logs = Call(runs.logs)
     metrics = Call(runs.metrics)
     samples = Call(runs.samples)
+    first_batch = Call(runs.first_batch)
     run_checkpoints = Call(runs.run_checkpoints)
     report = Call(runs.report)
 

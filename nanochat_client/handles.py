@@ -39,6 +39,7 @@ class RunVerbs:
     logs = CallOfRun(runs.logs)
     metrics = CallOfRun(runs.metrics)
     samples = CallOfRun(runs.samples)
+    first_batch = CallOfRun(runs.first_batch)
     checkpoints = CallOfRun(runs.run_checkpoints)
     report = CallOfRun(runs.report)
 

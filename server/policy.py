@@ -65,6 +65,7 @@ POLICY: Mapping[str, frozenset[Scope]] = {
     "GET /runs/{run_id}/metrics": READ,
     "GET /runs/{run_id}/events": READ,
     "GET /runs/{run_id}/samples": READ,
+    "GET /runs/{run_id}/first_batch": READ,
     "GET /runs/{run_id}/checkpoints": READ,
     "GET /runs/{run_id}/report": READ,
     "GET /runs/{run_id}/stream": READ,

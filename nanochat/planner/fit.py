@@ -7,10 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from nanochat.hardware import Gpu
+from nanochat.planner import tuning
 from nanochat.planner.memory import peak_memory
 from nanochat.planner.plan import plan_base, setting_of
+from nanochat.planner.shape import Shape
+from nanochat.planner.tuning import Tuned
 from nanochat.schedule import batch_tokens, default_vocab_size
 from nanochat.stages.base import BaseConfig, head_problems
+from nanochat.stages.mid import MidConfig
+from nanochat.stages.rl import RlConfig
 from nanochat.stages.training import nearest_multiple
 
 RESERVE = 0.92  # of a card's memory: the desktop, other processes, what the estimate misses
@@ -33,8 +38,11 @@ class Fit:
 
     device_batch_size: int | None
     activation_checkpoint: bool
-    total_batch_size: int
+    total_batch_size: int | None
+    """Tokens of a step; None where conversations or answers are counted."""
     total_bytes: int
+    lanes: int | None = None
+    """rl: the most answers at once, up to as many as were asked for."""
 
 
 def fit(cfg: BaseConfig, *, vocab_size: int, ranks: int, gpu: Gpu | None, budget_bytes: int) -> Fit:
@@ -59,6 +67,34 @@ def fit(cfg: BaseConfig, *, vocab_size: int, ranks: int, gpu: Gpu | None, budget
     return Fit(None, True, total, needed(1, True))
 
 
+def fit_tuning(cfg: Tuned, shape: Shape, *, ranks: int, gpu: Gpu | None, budget_bytes: int) -> Fit:
+    """The same for mid, sft and rl: rows, conversations or answers of a step stay as many as they are.
+
+    rl: first as many lanes as fit, halved like the trainer does, then the micro-batch.
+    """
+
+    def needed(**changed: int) -> int:
+        there = cfg.model_copy(update=changed)
+        return tuning.needed(there, shape, tuning.setting_of(there, shape, ranks, gpu))[0].total
+
+    lanes: int | None = None
+    if isinstance(cfg, RlConfig):
+        answers = max(1, cfg.examples_per_step // ranks) * cfg.num_samples
+        sizes = [1 << power for power in range(min(answers, 4096).bit_length())]
+        lanes = cfg.lanes
+        while lanes > 1 and needed(lanes=lanes, device_batch_size=1) > budget_bytes:
+            lanes //= 2
+        cfg = cfg.model_copy(update={"lanes": lanes})
+    else:
+        rows = max(1, tuning.rows_of_step(cfg, tuning.row_tokens(cfg, shape)) // ranks)
+        sizes = [size for size in range(1, min(rows, 4096) + 1) if rows % size == 0]
+    total = cfg.total_batch_size or None if isinstance(cfg, MidConfig) else None
+    fitting = [size for size in sizes if needed(device_batch_size=size) <= budget_bytes]
+    if not fitting:
+        return Fit(None, False, total, needed(device_batch_size=1), lanes)
+    return Fit(fitting[-1], False, total, needed(device_batch_size=fitting[-1]), lanes)
+
+
 def automatic(gpus: Sequence[Gpu]) -> dict[str, Any]:
     """Config values for a host: the deepest model that fits its smallest card and is trained in a day.
 
@@ -73,7 +109,7 @@ def automatic(gpus: Sequence[Gpu]) -> dict[str, Any]:
         if values is None:
             break
         plan = plan_base(BaseConfig(**values), vocab_size=default_vocab_size(depth), ranks=len(gpus), gpu=gpu)
-        if best is not None and plan.seconds > LONGEST_H * 3600:
+        if best is not None and (plan.seconds or 0) > LONGEST_H * 3600:
             break
         best = values
     return best or dict(ON_CPU)

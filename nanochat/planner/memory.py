@@ -12,9 +12,10 @@ evaluation and sampling, which need less than training.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
+from nanochat.planner.answering import Answering, cache_bytes, packed_bytes, pass_bytes
 from nanochat.planner.setting import ATTENTION_BLOCK, Setting
 from nanochat.schedule import matrix_params
 
@@ -40,6 +41,8 @@ class Memory:
     activations: int
     loss: int
     buffers: int
+    cache: int = 0
+    """Keys and values of sequences that are generated."""
 
     @property
     def total(self) -> int:
@@ -62,12 +65,26 @@ def peak_memory(s: Setting) -> Memory:
     weights = gradients = 4 * padded_params(s)
     optimizer = 4 * _padded_matrices(s) // s.ranks + 8 * _padded_tables(s) // s.ranks
     peak = moments(s)[worst_moment(s)]
-    buffers = peak.buffers + _rotary(s) + 24 * s.tokens  # ids, targets (int64) and weights of the rows
+    buffers = (
+        peak.buffers + rotary_bytes(s.seq_len, s.width, s.heads) + 24 * s.tokens
+    )  # ids, targets (int64) and weights of the rows
     if s.device == "cpu" and s.saves_while_training:
         buffers += _checkpoint_copies(s)
     held = weights + gradients + optimizer + peak.activations + peak.loss + buffers
     buffers += process_bytes(s, held)
     return Memory(weights, gradients, optimizer, peak.activations, peak.loss, buffers)
+
+
+def answering_memory(s: Setting, a: Answering) -> Memory:
+    """While an engine answers between two steps: what is held for training, and what the engine takes."""
+    learning = peak_memory(s)
+    buffers = rotary_bytes(a.shape.context, s.width, s.heads) + packed_bytes(a) + pass_bytes(a)
+    if s.device == "cpu" and s.saves_while_training:
+        buffers += _checkpoint_copies(s)
+    cache = cache_bytes(a)
+    held = learning.weights + learning.gradients + learning.optimizer + buffers + cache
+    buffers += process_bytes(s, held)
+    return replace(learning, activations=0, loss=0, buffers=buffers, cache=cache)
 
 
 def worst_moment(s: Setting) -> str:
@@ -266,8 +283,8 @@ def _checkpoint_copies(s: Setting) -> int:
 # ---------------------------------------------------------------- the process
 
 
-def _rotary(s: Setting) -> int:
-    return 2 * 4 * s.seq_len * (s.width // s.heads // 2)
+def rotary_bytes(length: int, width: int, heads: int) -> int:
+    return 2 * 4 * length * (width // heads // 2)
 
 
 def process_bytes(s: Setting, held: int) -> int:

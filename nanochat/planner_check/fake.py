@@ -18,7 +18,7 @@ from torch.distributed._tools.mem_tracker import MemTracker
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.loss import SOFTCAP, head_loss
 from nanochat.optim import Optimizer, Recipe
-from nanochat.planner import Setting
+from nanochat.planner import Setting, Shape
 
 STEPS = 2  # the first makes AdamW's state, the second has it during the loss
 
@@ -54,8 +54,11 @@ SETTINGS = (
 )
 
 
-def tracked_peak(s: Setting) -> int:
-    """Bytes of all tensors at the worst moment of a step, as MemTracker counts them."""
+def tracked_peak(s: Setting, learned: float | None = None) -> int:
+    """Bytes of all tensors at the worst moment of a step, as MemTracker counts them.
+
+    `learned`: a step of fine-tuning, where this share of the tokens meets the head.
+    """
     with FakeTensorMode(allow_non_fake_inputs=True), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of hooks on modules whose inputs need no gradient
         model = _model(s)
@@ -71,7 +74,7 @@ def tracked_peak(s: Setting) -> int:
         with tracker:
             for _ in range(STEPS):
                 tracker.reset_mod_stats()
-                _loss(model, s).backward()  # type: ignore[no-untyped-call]
+                _loss(model, s, learned).backward()  # type: ignore[no-untyped-call]
                 optimizer.step(1.0, 0.95)
         return int(tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"])
 
@@ -84,13 +87,30 @@ def _model(s: Setting) -> GPT:
     return model
 
 
-def _loss(model: GPT, s: Setting) -> Tensor:
-    """As nanochat.train.base.micro_loss, over ids that are all alike."""
+def _loss(model: GPT, s: Setting, learned: float | None) -> Tensor:
+    """As `micro_loss` of nanochat.train.base, or of nanochat.train.sft, over ids that are all alike."""
     ids_BT, targets_BT = (torch.zeros(s.device_batch_size, s.seq_len, dtype=torch.int64) for _ in range(2))
+    targets_N = targets_BT.flatten()
     x_ND = model.hidden(ids_BT).flatten(0, 1)
+    if learned is not None:
+        kept_N = torch.arange(int(learned * s.tokens))
+        x_ND, targets_N = x_ND[kept_N], targets_N[kept_N]
     head_VD = model.lm_head.weight
     weights_N = torch.full((x_ND.size(0),), 1.0)
-    return head_loss(x_ND, head_VD, targets_BT.flatten(), weights_N, grad_VD=head_VD.grad)
+    return head_loss(x_ND, head_VD, targets_N, weights_N, grad_VD=head_VD.grad)
+
+
+def tracked_forward(shape: Shape, rows: int, dtype: str) -> int:
+    """Bytes at the worst moment of a pass without gradient; the model's rotary tables are left out."""
+    with FakeTensorMode(allow_non_fake_inputs=True), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = GPT(GPTConfig.from_depth(shape.depth, shape.vocab_size, shape.context), getattr(torch, dtype))
+        tracker = MemTracker()
+        tracker.track_external(*model.eval().parameters())
+        with tracker, torch.no_grad():
+            ids_BT = torch.zeros(rows, shape.context, dtype=torch.int64)
+            model(ids_BT, ids_BT, reduction="none")
+        return int(tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"])
 
 
 def tracked_plain_loss(s: Setting) -> int:

@@ -31,6 +31,7 @@ from nanochat.tokenizer import Tokenizer
 from nanochat.tokens import TokenStream
 from nanochat.train import tokenizer as tokenizer_stage
 from nanochat.train.core_metric import NAMES, CoreMetric
+from nanochat.train.first_batch import MAX_ROWS, FirstBatch, rows_of
 from nanochat.train.loop import Progress, Trainer, Update, checkpoint_to_resume, make_optimizer
 from nanochat.train.rollback import roll_back
 from nanochat.train.samples import sample
@@ -135,6 +136,7 @@ def train(
     row = int(data["row"])
     loader = _loader(trainer, cfg, stream, B, row, packed=packed)
     trainer.begin(resumed, tokens)
+    FirstBatch(trainer, resumed).tell(rows_of(loader.peek(MAX_ROWS)), B)
     core = CoreMetric(trainer, cfg.core_metric_max_per_task)
     if cfg.core_metric_every > 0:
         core.open()

@@ -39,6 +39,7 @@ from nanochat.tasks.mixture import contents, draw, held_out, parse
 from nanochat.tokenizer import Tokenizer
 from nanochat.tokens import Ids, TokenStream
 from nanochat.train.base import halve
+from nanochat.train.first_batch import MAX_ROWS, FirstBatch, rows_of
 from nanochat.train.loop import Progress, Trainer, Update, checkpoint_to_resume, make_optimizer
 
 VAL_PROBLEMS = 64  # per task
@@ -158,6 +159,7 @@ def train(
         world.warn("the mixture is not the one this run began with: rows are other ones now")
     loader = _loader(stream, world, B, T, row)
     trainer.begin(resumed, rows * T)
+    FirstBatch(trainer, resumed).tell(rows_of(loader.peek(MAX_ROWS)), B)
     while trainer.running():
         learned = stream.learned(row * T + 1, rows * T)
         # gradients are averaged over ranks: × size makes the average a sum

@@ -49,6 +49,8 @@ from nanochat.tasks.rewards import Answer, pass_at_k, score
 from nanochat.tasks.rewards import parse as parse_rewards
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.batches import Row, collate
+from nanochat.train.first_batch import FirstBatch
+from nanochat.train.first_batch import Row as ShownRow
 from nanochat.train.loop import (
     Progress,
     Trainer,
@@ -77,6 +79,10 @@ class Rollout:
     @property
     def learned(self) -> int:
         return sum(self.row[1])
+
+    @property
+    def shown(self) -> ShownRow:
+        return ShownRow(*self.row, {"reward": self.reward, "advantage": self.advantage})
 
 
 def run(cfg: RlConfig) -> None:
@@ -114,6 +120,7 @@ def train(trainer: Trainer, cfg: RlConfig, tasks: Sequence[Task], resumed: Path 
     """The loop. The learning rate falls linearly from `init_lr_frac` to 0."""
     world, progress = trainer.world, trainer.progress
     trainer.begin(resumed, 0)  # too many shapes to compile
+    first = FirstBatch(trainer, resumed)
     if progress.step == 0 and cfg.eval_every > 0:
         validate(trainer, cfg, tasks)  # what there is to improve on
     while trainer.running():
@@ -129,6 +136,7 @@ def train(trainer: Trainer, cfg: RlConfig, tasks: Sequence[Task], resumed: Path 
         share = world.size / max(1.0, chosen)
         while True:
             batches = micro_batches(mine, cfg.device_batch_size >> progress.halvings)
+            first.tell((one.shown for one in batches[0]), len(batches[0]))
             result = trainer.update(
                 [partial(micro_loss, trainer, batch, share) for batch in batches],
                 tokens=int(chosen),

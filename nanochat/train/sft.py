@@ -30,6 +30,8 @@ from nanochat.tasks import Conversation
 from nanochat.tasks.mixture import contents, draw, held_out, parse
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.batches import Plan, Row, collate, learnable_rows, make_plan
+from nanochat.train.first_batch import FirstBatch
+from nanochat.train.first_batch import Row as ShownRow
 from nanochat.train.loop import Progress, Trainer, Update, checkpoint_to_resume, make_optimizer
 
 VAL_PROBLEMS = 64  # per task
@@ -119,10 +121,13 @@ def train(trainer: Trainer, cfg: SftConfig, mixture: Mixture, resumed: Path | No
     trainer.steps = cfg.num_iterations if cfg.num_iterations > 0 else per_epoch * cfg.num_epochs
     validation = mixture.validation()
     trainer.begin(resumed, 0)  # too many shapes to compile
+    first = FirstBatch(trainer, resumed)
     while trainer.running():
         epoch, at = divmod(progress.step, per_epoch)
         plan = mixture.plan(epoch)
         micro_batches = plan[at % len(plan)]  # fresh dialogues join otherwise: a later epoch may be shorter
+        mine = micro_batches[0][world.rank :: world.size]
+        first.tell((ShownRow(*row) for row in mine), len(mine))
         learned = sum(sum(mask[1:]) for rows in micro_batches for _, mask in rows)
         # gradients are averaged over ranks: × size makes the average a sum
         share = world.size / learned

@@ -153,6 +153,11 @@ def samples(run_id: str, *, after: int = 0, limit: int = 100) -> Operation[types
     return get(f"/runs/{segment(run_id)}/samples", types.Page[types.Sample], after=after, limit=limit)
 
 
+def first_batch(run_id: str) -> Operation[types.FirstBatch]:
+    """What the run read first, as text, and which tokens count in the loss. Raises NotFound before."""
+    return get(f"/runs/{segment(run_id)}/first_batch", types.FirstBatch)
+
+
 def run_checkpoints(run_id: str) -> Operation[types.Page[types.Checkpoint]]:
     """Checkpoints of one run, oldest step first."""
     return get(f"/runs/{segment(run_id)}/checkpoints", types.Page[types.Checkpoint])

@@ -32,6 +32,8 @@ def plan(
     stage: str,
     *,
     config: str | None = None,
+    parent: str | None = None,
+    checkpoint: str = "last",
     overrides: JsonObject | None = None,
     gpus: int | None = None,
     gpu: str | None = None,
@@ -41,6 +43,8 @@ def plan(
     body = types.PlanCreate(
         stage=stage,
         config=config,
+        parent=parent,
+        checkpoint=checkpoint,
         overrides=overrides or {},
         gpus=gpus,
         gpu=gpu,

@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from nanochat_client.types.plans import MemoryView as MemoryView
     from nanochat_client.types.plans import Plan as Plan
     from nanochat_client.types.plans import PlanCreate as PlanCreate
+    from nanochat_client.types.plans import RolloutsView as RolloutsView
     from nanochat_client.types.problems import ProblemDocument as ProblemDocument
     from nanochat_client.types.problems import ProblemItem as ProblemItem
     from nanochat_client.types.runs import Attempt as Attempt
@@ -72,7 +73,10 @@ if TYPE_CHECKING:
     from nanochat_client.types.runs import RunState as RunState
     from nanochat_client.types.stages import ConfigView as ConfigView
     from nanochat_client.types.stages import StageView as StageView
+    from nanochat_client.types.telemetry import BatchRow as BatchRow
+    from nanochat_client.types.telemetry import BatchToken as BatchToken
     from nanochat_client.types.telemetry import Event as Event
+    from nanochat_client.types.telemetry import FirstBatch as FirstBatch
     from nanochat_client.types.telemetry import LogChunk as LogChunk
     from nanochat_client.types.telemetry import LogPage as LogPage
     from nanochat_client.types.telemetry import Metrics as Metrics
@@ -101,11 +105,11 @@ _TOPICS = {
     ),
     "keys": "Key KeyCreate KeyCreated Login Scope Session",
     "pipelines": "Pipeline PipelineCreate PipelineStep",
-    "plans": "FitView MemoryView Plan PlanCreate",
+    "plans": "FitView MemoryView Plan PlanCreate RolloutsView",
     "problems": "ProblemDocument ProblemItem",
     "runs": "Attempt Blocked Desired Reason Run RunCreate RunPatch RunState",
     "stages": "ConfigView StageView",
-    "telemetry": "Event LogChunk LogPage Metrics Sample Series",
+    "telemetry": "BatchRow BatchToken Event FirstBatch LogChunk LogPage Metrics Sample Series",
     "webhooks": "Delivery Notice Webhook WebhookCreate WebhookCreated",
     "wire": "Name Page Request Wire",
 }

@@ -12,6 +12,10 @@ class PlanCreate(Request):
     stage: str
     config: str | None = None
     """Name of a preset."""
+    parent: str | None = None
+    """Run to start from; absent: the newest that fits."""
+    checkpoint: str = Field(default="last", max_length=64)
+    """Of the parent: `last`, `best:<metric>` or `step:<n>`."""
     overrides: dict[str, JsonValue] = {}
     """Config fields that win over the preset."""
     gpus: int | None = Field(default=None, ge=0, le=64)
@@ -31,8 +35,29 @@ class MemoryView(Wire):
     activations: int
     loss: int
     buffers: int
-    """Rotary tables, ids, temporaries, and what the process itself takes."""
+    """Rotary tables, ids, temporaries, packed weights, and what the process itself takes."""
+    cache: int = 0
+    """Keys and values of sequences that are generated or scored."""
     total: int
+
+
+class RolloutsView(Wire):
+    """How a rank of an rl run answers."""
+
+    answers: int
+    """Of a step."""
+    lanes: int
+    """At once."""
+    tokens: int
+    """Of a sequence at most: prompt and answer."""
+    cache_bytes: int
+    """Keys and values of all lanes."""
+    ids_bytes: int
+    """The answers of a step in the host's memory."""
+    answering_bytes: int
+    """All that the rank takes while it answers."""
+    learning_bytes: int
+    """All that it takes while it learns from the answers."""
 
 
 class FitView(Wire):
@@ -41,9 +66,12 @@ class FitView(Wire):
     device_batch_size: int | None
     """Null: not even one row fits."""
     activation_checkpoint: bool
-    total_batch_size: int
+    total_batch_size: int | None
+    """Null where conversations or answers are counted, not tokens."""
     total_bytes: int
     """What a rank takes with it."""
+    lanes: int | None = None
+    """rl: the most answers at once."""
 
 
 class Plan(Wire):
@@ -59,12 +87,13 @@ class Plan(Wire):
     gpus: int = 0
     ranks: int = 0
     vocab_size: int | None = None
-    """Of the tokenizer the run would take."""
+    """Of the tokenizer the run would take, or of the model it starts from."""
     parameters: int | None = None
     flops_per_token: int | None = None
     steps: int | None = None
+    """Null where the trainer alone will know: it depends on the tokens of a mixture."""
     accumulation: int | None = None
-    """Micro-batches of a step on each rank."""
+    """Micro-batches of a step on each rank; of rl at most."""
     total_batch_size: int | None = None
     tokens: int | None = None
     tokens_per_second: float | None = None
@@ -74,6 +103,8 @@ class Plan(Wire):
     checkpoint_bytes: int | None = None
     disk_bytes: int | None = None
     memory: MemoryView | None = None
+    """Null where it is not planned: see `notes`."""
+    rollouts: RolloutsView | None = None
     budget_bytes: int | None = None
     """What a rank may take; null: on a CPU without `target_vram_gb`."""
     fits: bool | None = None

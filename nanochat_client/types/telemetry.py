@@ -67,3 +67,33 @@ class Sample(Wire):
     prompt: str
     text: str
     t: float
+
+
+class BatchToken(Wire):
+    text: str
+    """Bytes that are no UTF-8 are escaped: `\\xe4`."""
+    ids: list[int]
+    """More than one when only together they are text."""
+    counts: bool
+    """The loss is taken of it."""
+    special: bool = False
+
+
+class BatchRow(Wire):
+    length: int
+    """Tokens of the row, shown or not, without padding."""
+    tokens: list[BatchToken]
+    reward: float | None = None
+    advantage: float | None = None
+
+
+class FirstBatch(Wire):
+    """What a training run read first: some rows of a micro-batch of rank 0."""
+
+    step: int
+    """The optimizer step they are of."""
+    attempt: int
+    t: float
+    size: int
+    """Rows of the micro-batch."""
+    rows: list[BatchRow]

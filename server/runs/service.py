@@ -35,7 +35,7 @@ async def create(session: AsyncSession, body: RunCreate, run_id: str, base: Path
     )  # fmt: skip
     if problems := await uploads.missing(session, resolved.config, base, "/overrides"):
         raise invalid(problems, "missing_file")
-    parent = await _parent(session, body)
+    parent = await parent_of(session, body.stage, body.parent, body.checkpoint)
     run = new_run(
         resolved,
         run_id,
@@ -123,21 +123,20 @@ async def say_blocked(session: AsyncSession, run: Run) -> None:
     await session.flush()
 
 
-async def _parent(session: AsyncSession, body: RunCreate) -> Run | None:
-    if body.parent is None:
-        if body.checkpoint != "last":
-            message = f"checkpoint {body.checkpoint!r} needs a parent run to select from"
+async def parent_of(session: AsyncSession, stage: str, parent_id: str | None, checkpoint: str) -> Run | None:
+    """The run that a run of `stage` would start from. Raises Invalid for one that it cannot."""
+    if parent_id is None:
+        if checkpoint != "last":
+            message = f"checkpoint {checkpoint!r} needs a parent run to select from"
             raise invalid([ProblemItem(pointer="/checkpoint", message=message, nearest="last")], "invalid")
         return None
     problem = None
-    parent = await session.get(Run, body.parent) if is_id(body.parent) else None
+    parent = await session.get(Run, parent_id) if is_id(parent_id) else None
     if parent is None:
-        problem = f"there is no run {body.parent!r}: GET /runs lists them"
-    elif fitting(body.stage, parent.stage) is None:
-        takes = " or ".join(s for item in STAGES[body.stage].inputs for s in item.stages) or "nothing"
-        problem = (
-            f"stage {body.stage!r} starts from {takes}, but run {parent.id} is of stage {parent.stage!r}"
-        )
+        problem = f"there is no run {parent_id!r}: GET /runs lists them"
+    elif fitting(stage, parent.stage) is None:
+        takes = " or ".join(s for item in STAGES[stage].inputs for s in item.stages) or "nothing"
+        problem = f"stage {stage!r} starts from {takes}, but run {parent.id} is of stage {parent.stage!r}"
     elif parent.state in (FAILED, CANCELLED):
         problem = f"run {parent.id} is {parent.state} and will make no checkpoint: retry it, or name another"
     if problem:

@@ -92,6 +92,15 @@ async def events(
     return found[:limit]
 
 
+async def newest(session: AsyncSession, run_id: str, kind: str) -> StoredEvent | None:
+    """The last event of a kind that is no metric."""
+    query = (
+        select(Event).where(Event.run_id == run_id, Event.kind == kind).order_by(Event.seq.desc()).limit(1)
+    )
+    row = (await session.scalars(query)).first()
+    return row if row is None else StoredEvent(row.seq, row.kind, row.step, row.t, row.attempt, row.data)
+
+
 def _metric(attempt: int, item: dict[str, Any]) -> StoredEvent:
     data = {**item.get("data", {}), "values": item["values"]}
     return StoredEvent(item["seq"], "metric", item["step"], item["t"], attempt, data)

@@ -10,12 +10,12 @@ from fastapi import APIRouter, Query
 from fastapi.responses import Response, StreamingResponse
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from nanochat_client.types import Event, LogChunk, LogPage, Metrics, Page, Sample
+from nanochat_client.types import Event, FirstBatch, LogChunk, LogPage, Metrics, Page, Sample
 from server.deps import Read, ServicesDep
 from server.runs import repository as runs
 from server.runs.pages import Limit
 from server.runs.resolve import check_text
-from server.telemetry import repository, series
+from server.telemetry import first_batch, repository, series
 from server.telemetry.blocks import Columns
 from server.telemetry.internal import router as internal
 
@@ -146,6 +146,16 @@ async def get_samples(run_id: str, session: Read, after: Offset = 0, limit: Limi
         for row in rows[:limit]
     ]
     return Page(items=items, next_cursor=str(rows[limit - 1].seq) if len(rows) > limit else None)
+
+
+@router.get("/runs/{run_id}/first_batch")
+async def get_first_batch(run_id: str, session: Read) -> FirstBatch:
+    """What the run read first: up to 4 rows of a micro-batch as text, and which tokens count in the loss."""
+    run = await runs.get(session, run_id)
+    told = await repository.newest(session, run.id, "first_batch")
+    if told is None:
+        raise first_batch.missing(run)
+    return first_batch.view(told)
 
 
 def event_view(row: repository.StoredEvent) -> Event:

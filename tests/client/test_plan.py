@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from nanochat.plan import main as probe_main
+from nanochat.planner import Shape
 from nanochat_client.cli import main
 
 Plan = Callable[..., tuple[int, str, str]]
@@ -55,6 +56,25 @@ def test_what_does_not_fit_is_told_with_what_does(plan: Plan) -> None:
     assert "not even one row" in plan("base", "--gpu", "RTX 3080", "--set", "depth=48")[1]
 
 
+def test_stages_that_go_on_from_a_checkpoint_are_planned_for_its_model(plan: Plan, tmp_path: Path) -> None:
+    status, out, _ = plan("sft")
+    assert status == 0 and "there is no mid_checkpoint yet" in out and "memory of a rank" not in out
+    place = tmp_path / "base_checkpoints" / "a" / "step_000010"
+    place.mkdir(parents=True)
+    (place / "manifest.json").write_text("{}")
+    shape = Shape(12, 32768, 2048)
+    (place / "meta.json").write_text(json.dumps({"model_config": shape.to_config()}))
+    argv = ("rl", "--set", "sft_checkpoint=base_checkpoints/a", "--gpu", "RTX 4090", "--gpus", "2")
+    status, out, _ = plan(*argv)
+    assert status == 0 and f"{shape.params:,}" in out
+    for word in ("answers", "answering", "learning", "cache", "lanes", "fits:", "hours are not planned"):
+        assert word in out
+    told = json.loads(plan(*argv, "--json")[1])
+    assert told["rollouts"]["lanes"] == 64 and told["steps"] == 467 and told["seconds"] is None
+    assert "fits:" in plan("chat_eval", "--set", "checkpoint=base_checkpoints/a", "--target-vram-gb", "9")[1]
+    assert "not planned" in plan("tokenizer")[1]
+
+
 def test_a_config_that_cannot_start_exits_2_with_the_nearest_valid_values(plan: Plan, tmp_path: Path) -> None:
     status, out, _ = plan("base", "--set", "depth=13", "--json")
     assert status == 2 and json.loads(out)["problems"][0]["nearest"] == 14
@@ -75,7 +95,8 @@ def test_the_json_is_that_of_the_service(plan: Plan) -> None:
     ("argv", "said"),
     [
         (("base", "--gpu", "RTX 5900"), "nearest is 'RTX 5090'"),
-        (("sft",), "only 'base' is"),
+        (("sft", "--probe"), "measures stage 'base' only"),
+        (("tokenizer", "--gpus", "1"), "uses no GPU"),
         (("bass",), "nearest is 'base'"),
         (("base", "--config", "stable_26"), "stable_26gb"),
         (("base", "--config", "no/such.py"), "no file no/such.py"),

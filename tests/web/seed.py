@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from nanochat.planner import Shape
 from tests.server.fake_worker import FakeWorker
 from tests.server.files.uploads import GOOD, announced, conversations, send, upload
 from tests.services import WORKER_TOKEN, Service, eventually
@@ -32,8 +33,27 @@ STATS: dict[str, Any] = {
         "foreign": [{"pid": 4711, "name": "Xorg", "memory_bytes": 312 << 20}],
     }],
 }  # fmt: skip
-MODEL = {"depth": 4, "vocab_size": 8192}
+MODEL = Shape(4, 8192, 512).to_config()
 TASKS = {"identity": (0.02, 0.97), "spelling": (0.0, 0.81), "sums": (0.03, 0.74), "small_talk": (0.05, 0.9)}
+
+
+def _row(*tokens: str, counted: int, length: int = 0) -> dict[str, Any]:
+    """A row of the first batch of which the last `counted` tokens count."""
+    return {
+        "length": length or len(tokens), "text": list(tokens), "ids": [[7 + len(text)] for text in tokens],
+        "counts": [int(place >= len(tokens) - counted) for place in range(len(tokens))],
+        "special": [place for place, text in enumerate(tokens) if text.startswith("<|")],
+    }  # fmt: skip
+
+
+ASKED = ("<|bos|>", "<|user_start|>", "Who", " are", " you", "?", "<|user_end|>", "<|assistant_start|>")
+FIRST_BATCH = {
+    "kind": "first_batch", "step": 1, "batch": 8,
+    "rows": [
+        _row(*ASKED, "I", " am", "\n", "<b>nano</b>", "<|assistant_end|>", counted=5),
+        _row("<|bos|>", *(["the", " cat", " sat", ".\n"] * 128)[:511], counted=511, length=2049),
+    ],
+}  # fmt: skip
 
 
 class Host(FakeWorker):
@@ -149,7 +169,7 @@ def demo(service: Service, host: FakeWorker, *, until: str = "chat_eval") -> tup
         elif stage == "chat_eval":
             trainer.events(scores("chat_eval/before", 0), scores("chat_eval", 1))
         else:
-            trainer.events({"kind": "phase", "phase": "train", "step": 0, "steps": 300})
+            trainer.events({"kind": "phase", "phase": "train", "step": 0, "steps": 300}, FIRST_BATCH)
             trainer.steps(0, 180 if stage == until else 300, 300)
             prompts = ("The capital of France is", "To open a file in Python")
             for prompt in prompts:

@@ -198,6 +198,18 @@ def test_a_batch_that_does_not_fit_is_made_smaller_with_one_click(host: seed.Hos
     expect(page.get_by_text("It fits.")).to_be_visible()
 
 
+def test_stages_after_base_are_planned_for_the_model_they_start_from(
+    seeded: dict[str, Any], visit: Any
+) -> None:
+    visitor = visit()
+    page = visitor.open("/runs/new?stage=rl")
+    expect(page.get_by_text("Answers at once")).to_be_visible()
+    expect(page.get_by_text(re.compile("^keys and values |^activations ")).first).to_be_visible()
+    page.get_by_role("combobox").first.select_option("tokenizer")
+    expect(page.get_by_text("its memory grows with the text and is not planned")).to_be_visible()
+    assert visitor.faults == []
+
+
 def test_pausing_is_offered_while_it_runs_and_resuming_afterwards(
     service: Service, host: seed.Host, visit: Any
 ) -> None:

@@ -85,3 +85,21 @@ def test_earlier_lines_of_a_long_log_come_when_asked_for(
     page.get_by_role("button", name="Earlier lines").click()
     expect(page.get_by_text("1 of 1")).to_be_visible()
     assert log.locator("div > div > div").count() < 200, "only what is in sight is in the page"
+
+
+def test_the_first_batch_shows_what_the_loss_is_taken_of(seeded: dict[str, Any], visit: Any) -> None:
+    visitor = visit()
+    page = visitor.open(f"/runs/{seeded['live'].run_id}")
+    batch = page.get_by_role("region", name="First batch, Row 1")
+    expect(batch).to_contain_text("Who are you?")
+    counted = batch.get_by_role("mark")
+    expect(counted).to_have_count(1)
+    expect(counted).to_contain_text("I am↵\n<b>nano</b><|assistant_end|>")
+    assert batch.locator("b").count() == 0, "text of a batch is only text"
+    expect(batch.get_by_text("<|bos|>")).to_have_attribute("title", "token 14")
+    page.get_by_role("combobox", name="Row").select_option(label="2")
+    batch = page.get_by_role("region", name="First batch, Row 2")
+    expect(batch).to_contain_text("… and 1,537 more tokens")
+    batch.focus()
+    page.keyboard.press("End")
+    assert visitor.too_wide() <= 0 and visitor.faults == []

@@ -10,7 +10,7 @@ import pytest
 from nanochat.configurator import ConfigError, automatic_preset, config_from_argv, find_preset, validate
 from nanochat.hardware import Gpu, cpu_has_bfloat16, find_gpu
 from nanochat.planner import automatic, fit, plan_base
-from nanochat.planner.dry import NotPlanned, dry_run, named_gpu
+from nanochat.planner.dry import dry_run, named_gpu
 from nanochat.planner.host import _visible, gpu_of, vocabulary
 from nanochat.stages import STAGES
 from nanochat.stages.base import BaseConfig
@@ -111,8 +111,6 @@ def test_a_dry_run_tells_problems_beside_the_plan(tmp_path: Path) -> None:
     assert found.values["argv"][-2:] == ["--depth=13", "--total_batch_size=100000"]
     wrong = dry_run("base", {"depht": 4}, gpus=0, gpu=None, base=tmp_path, target_gb=None)
     assert wrong.values == {} and wrong.problems[0].nearest == "depth"
-    with pytest.raises(NotPlanned, match="only 'base'"):
-        dry_run("sft", {}, gpus=0, gpu=None, base=tmp_path, target_gb=None)
 
 
 def test_the_command_of_a_plan_is_one_that_starts() -> None:

@@ -113,7 +113,7 @@ def test_files_of_conversations_are_read_whole(tmp_path: Path) -> None:
         ('{"messages": "x"}', "line 1"),
         ("\n" + "[" * 20_000, "line 2: no JSON: maximum recursion"),
         ('[{"content": "a"}]', "line 1: message 0 is from None, expected 'user'"),
-        ('[{"role": "user", "content": "a"}, {"role": "assistant"}]', "line 1: message 1: content is text or"),
+        ('[{"role": "user", "content": "a"}, {"role": "assistant"}]', "line 1: message 1: content is text"),
         (
             '[{"role": "user", "content": "a"}, {"role": "assistant", "content": [{"type": "python"}]}]',
             "has no text",

@@ -25,6 +25,7 @@ def test_a_plan_names_everything_a_run_would_need(service: Service) -> None:
     assert plan["parameters"] == 252_313_600 and plan["vocab_size"] == 65536
     assert plan["accumulation"] == 1 and plan["tokens"] == plan["steps"] * 110592
     memory = dict(plan["memory"])
+    assert memory.pop("cache") == 0, "nothing is generated"
     assert set(memory) == {"weights", "gradients", "optimizer", "activations", "loss", "buffers", "total"}
     assert memory.pop("total") == sum(memory.values()) and all(memory.values())
     assert plan["budget_bytes"] == 26 << 30 and plan["fits"] == (plan["memory"]["total"] <= 26 << 30)
@@ -51,6 +52,9 @@ def test_a_config_with_problems_is_planned_and_told_what_would_be_valid(service:
         ({"stage": "base", "overrides": {"depth": 0}}, "/overrides/depth", 1),
         ({"stage": "base", "overrides": {"device": "cpu"}, "gpus": 1}, "/gpus", 0),
         ({"stage": "base", "config": "demo_sft"}, "/config", None),
+        ({"stage": "sft", "parent": "r9999999999"}, "/parent", None),
+        ({"stage": "sft", "checkpoint": "step:5"}, "/checkpoint", "last"),
+        ({"stage": "sft", "checkpoint": "first"}, "/checkpoint", "last"),
     ],
 )
 def test_a_config_that_cannot_be_read_has_problems_only(
@@ -67,7 +71,6 @@ def test_a_config_that_cannot_be_read_has_problems_only(
         ({"stage": "bass"}, "unknown_stage", "base"),
         ({"stage": "base", "config": "stable_26"}, "unknown_preset", "stable_26gb"),
         ({"stage": "base", "gpu": "RTX 5900"}, "unknown_gpu", "RTX 5090"),
-        ({"stage": "sft"}, "not_planned", "base"),
     ],
 )
 def test_what_does_not_exist_is_refused(

@@ -144,14 +144,14 @@ export function usePlan(body: string) {
 
 /** What the planner counts for a configuration; also for one that ran. */
 export function useFlopsPerToken(run: Run, wanted: boolean) {
-  const { stage, config, gpus } = run;
+  const { stage, config, gpus, parent } = run;
   return useQuery({
     queryKey: ["plan", "flops", run.id],
     enabled: wanted,
     staleTime: Infinity,
     retry: false,
     queryFn: async () => {
-      const plan = await unwrap(api.POST("/plans", { body: { stage, overrides: config, gpus } }));
+      const plan = await unwrap(api.POST("/plans", { body: { stage, overrides: config, gpus, checkpoint: "last", ...(parent && { parent }) } }));
       return plan.flops_per_token ?? null;
     },
   });
@@ -179,6 +179,17 @@ const whileLive = (live: boolean) => (live ? 2 * FAST_MS : false);
 
 export function useSamples(runId: string, live: boolean) {
   return useQuery({ refetchInterval: whileLive(live), queryKey: ["run", runId, "samples"], queryFn: () => unwrap(api.GET("/runs/{run_id}/samples", id(runId))) });
+}
+
+/** `told`: the trainer has made a step, before which it told of its batch. */
+export function useFirstBatch(run: Run, told: boolean) {
+  return useQuery({
+    queryKey: ["run", run.id, "first_batch", run.attempt],
+    queryFn: () => unwrap(api.GET("/runs/{run_id}/first_batch", id(run.id))),
+    enabled: told,
+    retry: false,
+    staleTime: Infinity,
+  });
 }
 
 export function useCheckpoints(runId: string, live: boolean) {

@@ -974,6 +974,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/runs/{run_id}/first_batch": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get First Batch
+         * @description What the run read first: up to 4 rows of a micro-batch as text, and which tokens count in the loss.
+         */
+        get: operations["get_first_batch_runs__run_id__first_batch_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/runs/{run_id}/logs": {
         parameters: {
             query?: never;
@@ -1552,6 +1572,43 @@ export interface components {
             tail: string[];
             /** Worker */
             worker?: string | null;
+        };
+        /** BatchRow */
+        BatchRow: {
+            /** Advantage */
+            advantage?: number | null;
+            /**
+             * Length
+             * @description Tokens of the row, shown or not, without padding.
+             */
+            length: number;
+            /** Reward */
+            reward?: number | null;
+            /** Tokens */
+            tokens: components["schemas"]["BatchToken"][];
+        };
+        /** BatchToken */
+        BatchToken: {
+            /**
+             * Counts
+             * @description The loss is taken of it.
+             */
+            counts: boolean;
+            /**
+             * Ids
+             * @description More than one when only together they are text.
+             */
+            ids: number[];
+            /**
+             * Special
+             * @default false
+             */
+            special: boolean;
+            /**
+             * Text
+             * @description Bytes that are no UTF-8 are escaped: `\xe4`.
+             */
+            text: string;
         };
         /** Beat */
         Beat: {
@@ -2269,6 +2326,28 @@ export interface components {
             state: components["schemas"]["RunState"];
         };
         /**
+         * FirstBatch
+         * @description What a training run read first: some rows of a micro-batch of rank 0.
+         */
+        FirstBatch: {
+            /** Attempt */
+            attempt: number;
+            /** Rows */
+            rows: components["schemas"]["BatchRow"][];
+            /**
+             * Size
+             * @description Rows of the micro-batch.
+             */
+            size: number;
+            /**
+             * Step
+             * @description The optimizer step they are of.
+             */
+            step: number;
+            /** T */
+            t: number;
+        };
+        /**
          * FitView
          * @description The largest micro-batch that fits, the global batch unchanged.
          */
@@ -2280,8 +2359,16 @@ export interface components {
              * @description Null: not even one row fits.
              */
             device_batch_size: number | null;
-            /** Total Batch Size */
-            total_batch_size: number;
+            /**
+             * Lanes
+             * @description rl: the most answers at once.
+             */
+            lanes?: number | null;
+            /**
+             * Total Batch Size
+             * @description Null where conversations or answers are counted, not tokens.
+             */
+            total_batch_size: number | null;
             /**
              * Total Bytes
              * @description What a rank takes with it.
@@ -2578,9 +2665,15 @@ export interface components {
             activations: number;
             /**
              * Buffers
-             * @description Rotary tables, ids, temporaries, and what the process itself takes.
+             * @description Rotary tables, ids, temporaries, packed weights, and what the process itself takes.
              */
             buffers: number;
+            /**
+             * Cache
+             * @description Keys and values of sequences that are generated or scored.
+             * @default 0
+             */
+            cache: number;
             /** Gradients */
             gradients: number;
             /** Loss */
@@ -2834,7 +2927,7 @@ export interface components {
         Plan: {
             /**
              * Accumulation
-             * @description Micro-batches of a step on each rank.
+             * @description Micro-batches of a step on each rank; of rl at most.
              */
             accumulation?: number | null;
             /**
@@ -2879,6 +2972,7 @@ export interface components {
              * @default 0
              */
             gpus: number;
+            /** @description Null where it is not planned: see `notes`. */
             memory?: components["schemas"]["MemoryView"] | null;
             /** Mfu */
             mfu?: number | null;
@@ -2902,11 +2996,15 @@ export interface components {
              * @default 0
              */
             ranks: number;
+            rollouts?: components["schemas"]["RolloutsView"] | null;
             /** Seconds */
             seconds?: number | null;
             /** Stage */
             stage: string;
-            /** Steps */
+            /**
+             * Steps
+             * @description Null where the trainer alone will know: it depends on the tokens of a mixture.
+             */
             steps?: number | null;
             /** Tokens */
             tokens?: number | null;
@@ -2916,12 +3014,18 @@ export interface components {
             total_batch_size?: number | null;
             /**
              * Vocab Size
-             * @description Of the tokenizer the run would take.
+             * @description Of the tokenizer the run would take, or of the model it starts from.
              */
             vocab_size?: number | null;
         };
         /** PlanCreate */
         PlanCreate: {
+            /**
+             * Checkpoint
+             * @description Of the parent: `last`, `best:<metric>` or `step:<n>`.
+             * @default last
+             */
+            checkpoint: string;
             /**
              * Config
              * @description Name of a preset.
@@ -2945,6 +3049,11 @@ export interface components {
             overrides: {
                 [key: string]: components["schemas"]["JsonValue"];
             };
+            /**
+             * Parent
+             * @description Run to start from; absent: the newest that fits.
+             */
+            parent?: string | null;
             /** Stage */
             stage: string;
             /**
@@ -3056,6 +3165,47 @@ export interface components {
              * @description accuracy (0…1), bits (per byte) or mean (of centred accuracies).
              */
             unit: string;
+        };
+        /**
+         * RolloutsView
+         * @description How a rank of an rl run answers.
+         */
+        RolloutsView: {
+            /**
+             * Answering Bytes
+             * @description All that the rank takes while it answers.
+             */
+            answering_bytes: number;
+            /**
+             * Answers
+             * @description Of a step.
+             */
+            answers: number;
+            /**
+             * Cache Bytes
+             * @description Keys and values of all lanes.
+             */
+            cache_bytes: number;
+            /**
+             * Ids Bytes
+             * @description The answers of a step in the host's memory.
+             */
+            ids_bytes: number;
+            /**
+             * Lanes
+             * @description At once.
+             */
+            lanes: number;
+            /**
+             * Learning Bytes
+             * @description All that it takes while it learns from the answers.
+             */
+            learning_bytes: number;
+            /**
+             * Tokens
+             * @description Of a sequence at most: prompt and answer.
+             */
+            tokens: number;
         };
         /** Run */
         Run: {
@@ -5791,6 +5941,46 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Page_Event_"];
+                };
+            };
+            /** @description What is wrong with it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Any other error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    get_first_batch_runs__run_id__first_batch_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                run_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FirstBatch"];
                 };
             };
             /** @description What is wrong with it */

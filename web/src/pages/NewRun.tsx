@@ -66,7 +66,7 @@ function RunForm({ title, start, stages }: { title: string; start: Form; stages:
   const inputs = (stage?.inputs ?? []).flatMap((input) => input["stages"] as string[]);
   const parents = useRuns({ state: ["succeeded"], limit: 100 }).data?.items.filter((run) => inputs.includes(run.stage)) ?? [];
   const overrides = toOverrides(form.values, fields);
-  const asked = useDeferredValue(JSON.stringify({ stage: form.stage, overrides, ...(form.config && { config: form.config }), ...(form.gpus && { gpus: Number(form.gpus) }), ...(gpu.trim() && { gpu: gpu.trim() }) }));
+  const asked = useDeferredValue(JSON.stringify({ stage: form.stage, overrides, ...(form.config && { config: form.config }), ...(form.parent && { parent: form.parent }), ...(form.gpus && { gpus: Number(form.gpus) }), ...(gpu.trim() && { gpu: gpu.trim() }) }));
   const plan = usePlan(asked);
   // what the service refused stays until something changes; before that, the planner says what is wrong
   const found = plan.data?.problems?.length ? new Problem(422, "invalid", "", plan.data.problems as ProblemItem[]) : null;

@@ -10,6 +10,7 @@ import { Charts } from "./run/Charts";
 import { CheckpointsCard } from "./run/Checkpoints";
 import { ConfigCard } from "./run/ConfigCard";
 import { Actions, Facts } from "./run/Facts";
+import { FirstBatchCard } from "./run/FirstBatch";
 import { LogView } from "./run/LogView";
 import { AttemptsCard, EvaluationsCard, FailureCard, SamplesCard } from "./run/Records";
 
@@ -35,6 +36,7 @@ export function RunPage({ runId }: { runId: string }) {
       <Live run={run} />
       <EvaluationsCard run={run} />
       <SamplesCard run={run} />
+      <FirstBatchCard run={run} />
       <CheckpointsCard run={run} />
       <AttemptsCard run={run} />
       <ConfigCard run={run} />
