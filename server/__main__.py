@@ -110,9 +110,7 @@ def serve(settings: Settings) -> None:
     migrate_database(settings)
     bootstrap_key(settings)
 
-    import uvicorn
-
-    from server import tokens
+    from server import drain, tokens
     from server.app import create_app
     from server.redact import configure_logging
     from server.tracing import NotInstalled
@@ -125,15 +123,16 @@ def serve(settings: Settings) -> None:
         raise CannotStart(str(error)) from None
     gc.collect()
     gc.freeze()  # 140,000 objects that stay: looking through them stops every stream for 70 to 180 ms
-    config = uvicorn.Config(
+    server = drain.make(
         app,
+        settings.drain_s,
         log_config=None,
         log_level=settings.log_level,
         access_log=False,
         ws_per_message_deflate=False,  # its windows are 300 KB a reader, its time is ours
         timeout_graceful_shutdown=5,
     )
-    uvicorn.Server(config).run(sockets=[sock])
+    server.run(sockets=[sock])
 
 
 def _leave(*_: object) -> None:
