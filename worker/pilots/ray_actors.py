@@ -18,6 +18,7 @@ import logging
 import os
 import platform
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -217,14 +218,23 @@ def _connect(settings: WorkerSettings) -> Any:
         import ray
     except ImportError:
         raise CannotLaunch("NANOCHAT_LAUNCHER=ray needs a package: pip install 'ray>=2.60'") from None
+    address = settings.ray_address
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS") or "auto"
     try:
-        ray.init(address=settings.ray_address, namespace=NAME, logging_level=logging.WARNING)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise CannotLaunch(
-            f"NANOCHAT_LAUNCHER=ray: no cluster at {settings.ray_address}: {_last_line(error)}"
-        ) from None
+        _knock(address)
+        ray.init(address=address, namespace=NAME, logging_level=logging.WARNING)
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        raise CannotLaunch(f"NANOCHAT_LAUNCHER=ray: no cluster at {address}: {_last_line(error)}") from None
     log.info("connected to Ray %s as a driver on node %s", ray.__version__, ray.util.get_node_ip_address())
     return ray
+
+
+def _knock(address: str) -> None:
+    """Raises OSError where nothing listens: Ray would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if port.isdigit() and "//" not in address:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 def _last_line(error: Exception) -> str:
