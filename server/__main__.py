@@ -85,14 +85,14 @@ def _database(error: Exception) -> str:
     return f"cannot use the database: {cause}; check NANOCHAT_DATABASE_URL"
 
 
-def listen(settings: Settings) -> socket.socket:
-    """A bound socket. Raises CannotStart when the port is taken."""
+def bind(settings: Settings) -> socket.socket:
+    """A bound socket, which does not listen yet: what comes before the server is loaded is refused, so that a
+    proxy turns to another one. Raises CannotStart when the port is taken."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((settings.host, settings.port))
-        sock.listen(1024)
     except OSError as error:
         sock.close()
         raise CannotStart(
@@ -106,7 +106,7 @@ def serve(settings: Settings) -> None:
     """Serve until SIGTERM or Ctrl-C."""
     check_exposure(settings)
     check_base_dir(settings)
-    sock = listen(settings)
+    sock = bind(settings)
     migrate_database(settings)
     bootstrap_key(settings)
 

@@ -26,8 +26,8 @@ from tests.server.fake_worker import STATS, FakeWorker
 from tests.services import WORKER_TOKEN
 from worker.api import Api, Away, insist
 
-TICKS, READS, CREATIONS = 5, 5, 2  # a second
-FOLLOWERS = 6
+TICKS, READS, CREATIONS = 5, 50, 4  # a second
+FOLLOWERS = 50
 GATEWAY = (502, 503, 504)
 
 
@@ -104,7 +104,7 @@ class Worker(threading.Thread):
         self._api, self._figures = Api(front.base_url, WORKER_TOKEN), figures
         self._worker_id, self._attempt, self._fence = worker.id, claim["attempt_id"], claim["fence"]
         self._events, self._acked = b"", {"events": 0, "log": 0}
-        self._stop = threading.Event()
+        self._asked_to_end = threading.Event()
         self.log = ""
         self.step = 0
         """The newest one that the service has acknowledged."""
@@ -112,7 +112,7 @@ class Worker(threading.Thread):
     def run(self) -> None:
         started = time.monotonic()
         for tick in itertools.count(1):
-            if self._stop.wait(max(0.0, started + tick / TICKS - time.monotonic())):
+            if self._asked_to_end.wait(max(0.0, started + tick / TICKS - time.monotonic())):
                 break
             event = {"t": time.time(), "kind": "metric", "step": tick, "values": {"train/loss": 1 / tick}}
             self._events += json.dumps(event).encode() + b"\n"
@@ -148,7 +148,7 @@ class Worker(threading.Thread):
             return answer
 
     def end(self) -> None:
-        self._stop.set()
+        self._asked_to_end.set()
         self.join(60)
         assert not self.is_alive()
 
