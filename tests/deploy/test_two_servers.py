@@ -123,7 +123,7 @@ async def test_a_server_that_is_killed_under_load_costs_its_own_requests_and_not
     assert figures.breaks >= 10, "its followers had to come back"
     assert figures.failed_reads <= figures.reads / 100
     assert figures.failed_creations <= 4 and figures.failed_shipments <= 4, "those that it had in hand"
-    assert figures.longest_pause_s < 10
+    assert figures.longest_pause_s < 20
 
 
 async def test_servers_that_are_restarted_one_after_the_other_under_load_fail_no_request(
@@ -142,4 +142,4 @@ async def test_servers_that_are_restarted_one_after_the_other_under_load_fail_no
     print(f"\nrestarted (left within {max(took_s):.1f} s): {figures}")
     check(load)
     assert (figures.failed_reads, figures.failed_creations, figures.failed_shipments) == (0, 0, 0)
-    assert figures.breaks >= 50 and figures.longest_pause_s < 10
+    assert figures.breaks >= 50 and figures.longest_pause_s < 20

@@ -26,7 +26,7 @@ from tests.server.fake_worker import STATS, FakeWorker
 from tests.services import WORKER_TOKEN
 from worker.api import Api, Away, insist
 
-TICKS, READS, CREATIONS = 5, 50, 4  # a second
+TICKS, READS, CREATIONS = 5, 25, 4  # a second
 FOLLOWERS = 50
 GATEWAY = (502, 503, 504)
 
