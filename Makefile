@@ -53,8 +53,8 @@ test-faults: ## break the service on purpose, every fault 20 times on both datab
 	@$(PYTHON) bootstrap.py --dev
 	@$(BIN)/python -m tests.faults --tries $(TRIES) --full-length
 
-test-clients: ## other people's large clients against the server: lm-evaluation-harness (installs 750 MB apart, once)
-	@echo "test-clients: LangChain and lm-evaluation-harness against a real server"
+test-clients: ## other people's large programs with ours: lm-evaluation-harness, LangChain, Ray (installs 1 GB apart, once)
+	@echo "test-clients: LangChain and lm-evaluation-harness against a real server, workers on a real cluster of Ray"
 	@$(PYTHON) bootstrap.py --dev
 	@$(BIN)/pytest -n 0 tests/clients
 

@@ -7,6 +7,7 @@ from the makers' data sheets (GeForce cards: half the advertised fp16-accumulate
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +65,23 @@ def find_gpu(name: str) -> Gpu | None:
 
 def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower().replace("nvidia", "").replace("geforce", ""))
+
+
+def visible(uuids: Sequence[str], chosen: str | None) -> list[int]:
+    """Indices of the GPUs that CUDA_VISIBLE_DEVICES (`chosen`) lets through, in its order; None: all.
+
+    It holds indices or beginnings of UUIDs; the first unknown one ends the list, as in CUDA.
+    """
+    if chosen is None:
+        return list(range(len(uuids)))
+    found: list[int] = []
+    for word in filter(None, (part.strip() for part in chosen.split(","))):
+        named = [index for index, uuid in enumerate(uuids) if uuid.startswith(word)]
+        known = list(range(len(uuids)))[int(word) : int(word) + 1] if word.isdigit() else named
+        if not known:
+            break
+        found.append(known[0])
+    return found
 
 
 def cpu_has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

@@ -1,7 +1,7 @@
 """The transports under both clients; nothing else of this package knows httpx.
 
 A request that may be repeated (reading, and creating with an idempotency key) is sent again when the
-connection cannot be made or breaks; the service's own answers are never retried.
+connection cannot be made or breaks, here or behind a proxy; the service's own answers are never retried.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 RETRY_AFTER_S = (0.1, 0.4)
 OUT_OF_RANGE = 416
+#: what a proxy answers for a service that it cannot reach
+GATEWAY = (502, 503, 504)
 
 
 def settings(address: Address, timeout_s: float) -> dict[str, Any]:
@@ -66,6 +68,11 @@ def _arguments(operation: Operation[Any]) -> dict[str, Any]:
     }
 
 
+def _is_the_proxys(answer: httpx.Response) -> bool:
+    """Whether the service had no say in it: its own answers have a request id."""
+    return answer.status_code in GATEWAY and "x-request-id" not in answer.headers
+
+
 def _read(operation: Operation[T], answer: httpx.Response) -> T:
     if not answer.is_success:
         raise from_answer(answer.status_code, answer.content, answer.headers.get("x-request-id"))
@@ -85,11 +92,12 @@ class Transport:
             except (httpx.NetworkError, httpx.RemoteProtocolError) as error:
                 if not waits:
                     raise failed(self.address, error) from None
-                time.sleep(waits.pop(0))
             except (httpx.TransportError, httpx.InvalidURL) as error:
                 raise failed(self.address, error) from None
             else:
-                return _read(operation, answer)
+                if not waits or not _is_the_proxys(answer):
+                    return _read(operation, answer)
+            time.sleep(waits.pop(0))
 
     def lines(self, operation: Operation[Any]) -> Iterator[str]:
         """Lines of a streamed answer, as they come."""
@@ -154,11 +162,12 @@ class AsyncTransport:
             except (httpx.NetworkError, httpx.RemoteProtocolError) as error:
                 if not waits:
                     raise failed(self.address, error) from None
-                await asyncio.sleep(waits.pop(0))
             except (httpx.TransportError, httpx.InvalidURL) as error:
                 raise failed(self.address, error) from None
             else:
-                return _read(operation, answer)
+                if not waits or not _is_the_proxys(answer):
+                    return _read(operation, answer)
+            await asyncio.sleep(waits.pop(0))
 
     async def lines(self, operation: Operation[Any]) -> AsyncIterator[str]:
         """Lines of a streamed answer, as they come."""

@@ -85,14 +85,14 @@ def _database(error: Exception) -> str:
     return f"cannot use the database: {cause}; check NANOCHAT_DATABASE_URL"
 
 
-def listen(settings: Settings) -> socket.socket:
-    """A bound socket. Raises CannotStart when the port is taken."""
+def bind(settings: Settings) -> socket.socket:
+    """A bound socket, which does not listen yet: what comes before the server is loaded is refused, so that a
+    proxy turns to another one. Raises CannotStart when the port is taken."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((settings.host, settings.port))
-        sock.listen(1024)
     except OSError as error:
         sock.close()
         raise CannotStart(
@@ -106,13 +106,11 @@ def serve(settings: Settings) -> None:
     """Serve until SIGTERM or Ctrl-C."""
     check_exposure(settings)
     check_base_dir(settings)
-    sock = listen(settings)
+    sock = bind(settings)
     migrate_database(settings)
     bootstrap_key(settings)
 
-    import uvicorn
-
-    from server import tokens
+    from server import drain, tokens
     from server.app import create_app
     from server.redact import configure_logging
     from server.tracing import NotInstalled
@@ -125,15 +123,16 @@ def serve(settings: Settings) -> None:
         raise CannotStart(str(error)) from None
     gc.collect()
     gc.freeze()  # 140,000 objects that stay: looking through them stops every stream for 70 to 180 ms
-    config = uvicorn.Config(
+    server = drain.make(
         app,
+        settings.drain_s,
         log_config=None,
         log_level=settings.log_level,
         access_log=False,
         ws_per_message_deflate=False,  # its windows are 300 KB a reader, its time is ours
         timeout_graceful_shutdown=5,
     )
-    uvicorn.Server(config).run(sockets=[sock])
+    server.run(sockets=[sock])
 
 
 def _leave(*_: object) -> None:

@@ -97,6 +97,8 @@ class Settings(BaseSettings):
     """A worker's disk with less free than this, GiB, is an alert; 0: never."""
     alert_worker_s: float = Field(default=60.0, ge=0)
     """A worker that was not heard of for this long is an alert; 0: never."""
+    drain_s: float = Field(default=0.0, ge=0, le=3600)
+    """How long a server that was asked to stop answers on connections that are open; 0: it closes them."""
     otlp_url: str = ""
     """An OpenTelemetry collector that takes traces over HTTP: http://collector:4318; empty: no traces."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

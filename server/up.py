@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from nanochat import paths
 from server import embedded
-from server.__main__ import CannotStart, check_base_dir, check_exposure, listen
+from server.__main__ import CannotStart, bind, check_base_dir, check_exposure
 from server.parts import DeadForGood, Part, kill_marked
 from server.settings import Settings
 
@@ -167,7 +167,7 @@ def main() -> int:
         check_exposure(settings)
         check_base_dir(settings)
         lock = lock_base_dir(settings)
-        listen(settings).close()
+        bind(settings).close()
     except ValidationError as error:
         first = error.errors()[0]
         name = "NANOCHAT_" + "_".join(str(part) for part in first["loc"]).upper()

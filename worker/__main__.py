@@ -188,7 +188,7 @@ def main() -> int:
         except StorageError as error:
             print(f"worker: NANOCHAT_STORAGE_URL: {error}", file=sys.stderr)
             return 2
-    if settings.launcher == "slurm":
+    if settings.launcher != "local":
         from worker import pilots
 
         return pilots.main(settings)

@@ -1,6 +1,9 @@
 """The GPUs of this host, behind one seam: NVIDIA's library, or as many as somebody declared.
 
-tests/worker/test_gpus.py holds both to the same contract. Not covered: cards of other makers.
+Those that CUDA_VISIBLE_DEVICES hides are not there: so the GPUs of a host are divided among several workers,
+and a scheduler says which it has given. tests/worker/test_gpus.py holds both to the same contract.
+
+Not covered: cards of other makers; MIG slices. Indices are the driver's (CUDA_DEVICE_ORDER=PCI_BUS_ID).
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
+from nanochat.hardware import visible
 from nanochat_client.types import Gpu, GpuProcess, GpuStats
 
 T = TypeVar("T")
@@ -21,7 +25,7 @@ THROTTLE = {
 
 
 class GpuSource(Protocol):
-    """Every list is in order of index, and an index is the same card in each of them."""
+    """Every list is in order of index, and an index is the same card in each of them, hidden ones or not."""
 
     def gpus(self) -> list[Gpu]:
         """What there is."""
@@ -36,25 +40,28 @@ class GpuSource(Protocol):
         ...
 
 
-def source(declared: int = 0) -> GpuSource:
-    """Of this host: `declared` ones that do not exist, else those of the driver, else none."""
+def source(declared: int = 0, chosen: str | None = None) -> GpuSource:
+    """Of this host: `declared` ones that do not exist, else those of the driver, else none.
+
+    `chosen`: CUDA_VISIBLE_DEVICES; None: all of them.
+    """
     if declared:
-        return DeclaredGpus(declared)
+        return DeclaredGpus(declared, chosen)
     with suppress(Exception):  # no driver, no library, no permission: no GPUs
         import pynvml
 
-        return NvmlGpus(pynvml)
+        return NvmlGpus(pynvml, chosen)
     return DeclaredGpus(0)
 
 
 class DeclaredGpus:
     """GPUs that do not exist and never have anything to do (tests and demonstrations)."""
 
-    def __init__(self, count: int) -> None:
-        self._count = count
+    def __init__(self, count: int, chosen: str | None = None) -> None:
+        self._indices = sorted(visible([f"fake-{i}" for i in range(count)], chosen))
 
     def gpus(self) -> list[Gpu]:
-        return [Gpu(index=i, name="fake GPU", memory_bytes=FAKE_GPU_BYTES) for i in range(self._count)]
+        return [Gpu(index=i, name="fake GPU", memory_bytes=FAKE_GPU_BYTES) for i in self._indices]
 
     def stats(self) -> list[GpuStats]:
         return [
@@ -73,9 +80,11 @@ class DeclaredGpus:
 class NvmlGpus:
     """Through pynvml, opened once. Raises its NVMLError where there is no driver."""
 
-    def __init__(self, nvml: Any) -> None:
+    def __init__(self, nvml: Any, chosen: str | None = None) -> None:
         nvml.nvmlInit()
         self._nvml = nvml
+        handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
+        self._indices = sorted(visible([str(nvml.nvmlDeviceGetUUID(h)) for h in handles], chosen))
 
     def gpus(self) -> list[Gpu]:
         found = []
@@ -95,7 +104,7 @@ class NvmlGpus:
         return [GpuProcess(pid=entry.pid, memory_bytes=entry.usedGpuMemory) for entry in running]
 
     def _handles(self) -> list[tuple[int, Any]]:
-        return [(i, self._nvml.nvmlDeviceGetHandleByIndex(i)) for i in range(self._nvml.nvmlDeviceGetCount())]
+        return [(i, self._nvml.nvmlDeviceGetHandleByIndex(i)) for i in self._indices]
 
     def _stats(self, index: int, handle: Any) -> GpuStats:
         nvml = self._nvml

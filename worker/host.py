@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import os
 import shutil
 import socket
 from pathlib import Path
@@ -47,10 +48,11 @@ def address(settings: WorkerSettings) -> str:
 
 
 class Host:
-    """Reads load and GPUs. Both are opened once."""
+    """Reads load and GPUs. Both are opened once; GPUs that CUDA_VISIBLE_DEVICES hides are not there."""
 
     def __init__(self, base_dir: Path, fake_gpus: int = 0) -> None:
-        self.base_dir, self._gpus = base_dir, gpus.source(fake_gpus)
+        self.base_dir = base_dir
+        self._gpus = gpus.source(fake_gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
         psutil.cpu_percent()  # the first call has nothing to compare with
 
     def gpus(self) -> list[Gpu]:

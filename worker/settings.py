@@ -38,8 +38,8 @@ class WorkerSettings(BaseSettings):
     """Where other workers reach this host, for runs over several nodes; empty: found by way of the server."""
     worker_token: SecretStr = SecretStr("")
     """Secret for /internal; empty: the file worker.token in the base directory."""
-    launcher: Literal["local", "slurm"] = "local"
-    """Where workers run: local: this process is one; slurm: this process asks Slurm for them."""
+    launcher: Literal["local", "slurm", "ray"] = "local"
+    """Where workers run: local: this process is one; slurm, ray: this process asks Slurm or Ray for them."""
     slurm_workers: int = Field(default=1, ge=1, le=1024)
     """Worker jobs to keep going, a node each."""
     slurm_gpus: int = Field(default=0, ge=0, le=64)
@@ -48,6 +48,16 @@ class WorkerSettings(BaseSettings):
     """Time limit of each; when it is over its runs go on elsewhere, and the job is queued again."""
     slurm_options: str = ""
     """More for sbatch, comma-separated: partition=gpu,account=lab."""
+    ray_address: str = "auto"
+    """Ray's head, host:port; auto: RAY_ADDRESS, else the cluster that this machine is a node of."""
+    ray_workers: int = Field(default=1, ge=1, le=1024)
+    """Workers to keep going on Ray."""
+    ray_gpus: int = Field(default=0, ge=0, le=64)
+    """GPUs of each."""
+    ray_cpus: int = Field(default=1, ge=1, le=4096)
+    """CPUs that each reserves; its trainers are not held to them."""
+    ray_place: Literal["spread", "pack"] = "spread"
+    """spread: every worker on a node of its own; pack: on as few nodes as possible."""
     grace_s: float = Field(default=30.0, ge=0)
     """Time a trainer has to save and leave before its processes are killed."""
     fake_gpus: int = Field(default=0, ge=0, le=64)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nanochat.hardware import Gpu, find_gpu
+from nanochat.hardware import Gpu, find_gpu, visible
 from nanochat.paths import find_artefact, stage_dir
 from nanochat.schedule import default_vocab_size
 from nanochat.stages.base import BaseConfig
@@ -35,26 +35,13 @@ def host_gpus(environ: Mapping[str, str] | None = None) -> list[Gpu]:
             handle = pynvml.nvmlDeviceGetHandleByIndex(index)
             name, uuid = str(pynvml.nvmlDeviceGetName(handle)), str(pynvml.nvmlDeviceGetUUID(handle))
             found[uuid] = gpu_of(name, int(pynvml.nvmlDeviceGetMemoryInfo(handle).total))
-        return _visible(found, (os.environ if environ is None else environ).get("CUDA_VISIBLE_DEVICES"))
+        chosen = (os.environ if environ is None else environ).get("CUDA_VISIBLE_DEVICES")
+        return [list(found.values())[index] for index in visible(list(found), chosen)]
     except Exception:
         return []
     finally:
         with suppress(Exception):
             pynvml.nvmlShutdown()
-
-
-def _visible(found: Mapping[str, Gpu], chosen: str | None) -> list[Gpu]:
-    """Those that CUDA_VISIBLE_DEVICES lets through: indices or UUIDs; the first unknown one ends the list."""
-    if chosen is None:
-        return list(found.values())
-    gpus: list[Gpu] = []
-    for word in filter(None, (part.strip() for part in chosen.split(","))):
-        by_uuid = [gpu for uuid, gpu in found.items() if uuid.startswith(word)]
-        by_index = list(found.values())[int(word) : int(word) + 1] if word.isdigit() else by_uuid
-        if not by_index:
-            break
-        gpus.append(by_index[0])
-    return gpus
 
 
 def gpu_of(name: str, memory_bytes: int) -> Gpu:

@@ -47,7 +47,10 @@ async def stream(socket: WebSocket, run_id: str) -> None:
         return
     cursors = _cursors(dict(socket.query_params))
     live = RunStream(here.db, here.hub, run_id, cursors)
-    await _send(socket, {"op": "welcome", "version": VERSION, "run": run_id, "channels": list(CHANNELS)})
+    try:
+        await _send(socket, {"op": "welcome", "version": VERSION, "run": run_id, "channels": list(CHANNELS)})
+    except (*LEFT, TimeoutError):  # it came and went
+        return
     reader = asyncio.create_task(_listen(socket, live))
     writer = asyncio.create_task(_write(socket, live))
     done, _ = await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)

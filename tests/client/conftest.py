@@ -100,14 +100,20 @@ def either(connect: Callable[[str], Either], service: Service) -> Either:
     return connect(service.base_url)
 
 
+BAD_GATEWAY = "HTTP/1.1 502 Bad Gateway\r\nconnection: close\r\ncontent-length: 6\r\n\r\n<html>"
+
+
 class Relay:
-    """A TCP relay to the server. `cut` closes what is open; `refuse` closes the next connections at once."""
+    """A TCP relay to the server. `cut` closes what is open; `refuse` closes the next connections at once.
+
+    `fail` connections are answered as nginx answers for a server that is away.
+    """
 
     def __init__(self, url: str) -> None:
         self._target = int(url.rpartition(":")[2])
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self.accepted, self.refuse = 0, 0
+        self.accepted, self.refuse, self.fail = 0, 0, 0
         self._open: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -118,6 +124,12 @@ class Relay:
                 self.accepted += 1
                 if self.refuse:
                     self.refuse -= 1
+                    here.close()
+                    continue
+                if self.fail:
+                    self.fail -= 1
+                    here.recv(65536)
+                    here.sendall(BAD_GATEWAY.encode())
                     here.close()
                     continue
                 there = socket.create_connection(("127.0.0.1", self._target))

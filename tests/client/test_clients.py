@@ -124,6 +124,23 @@ def test_reading_and_creating_survive_a_broken_connection_once_each(
     assert [item.name for item in client.runs().items] == ["second", run.name]
 
 
+def test_reading_and_creating_are_repeated_when_a_proxy_finds_no_service(
+    connect: Callable[[str], Either], relay: Relay
+) -> None:
+    client = connect(relay.url)
+    relay.fail = 2
+    run = client.create_run("tokenizer")
+    assert [item.id for item in client.runs().items] == [run.id]
+    relay.cut()
+    relay.fail = 3
+    with pytest.raises(ServerError, match="502"):
+        client.runs()
+    relay.fail, before = 1, relay.accepted
+    with pytest.raises(ServerError, match="502"):
+        client.cancel_run(run.id)
+    assert relay.accepted - before == 1, "an action is not repeated"
+
+
 def test_an_action_is_not_repeated_after_a_broken_connection(
     connect: Callable[[str], Either], relay: Relay
 ) -> None:

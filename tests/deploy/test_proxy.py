@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,17 +9,17 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
-from nanochat.paths import repo_dir
 from nanochat_client.types.keys import USER, KeyCreate
 from server.keys import local
 from server.settings import Settings
-from tests.services import Service, eventually, free_port
+from tests.deploy import nginx
+from tests.deploy.nginx import NAME
+from tests.services import Service
 
 pytestmark = [
-    pytest.mark.skipif(shutil.which("nginx") is None, reason="needs nginx"),
+    nginx.NEEDED,
     pytest.mark.parametrize("database_url", ["sqlite"], indirect=True),
 ]
-NAME = "train.example.com"
 
 
 @pytest.fixture
@@ -34,33 +31,9 @@ def behind(settings: Settings) -> Iterator[Service]:
 
 @pytest.fixture
 def proxy(behind: Service, tmp_path: Path) -> Iterator[int]:
-    """The port of nginx with the example: without TLS, on a free port, in front of this service."""
-    port = free_port()
-    text = (repo_dir() / "deploy" / "proxy" / "nginx.conf").read_text()
-    text = re.sub(r"server \{\n    listen 80;.*?\n\}\n", "", text, flags=re.DOTALL)
-    text = re.sub(r"    ssl_\w+ .*\n", "", text).replace("listen 443 ssl;", f"listen 127.0.0.1:{port};")
-    text = text.replace("127.0.0.1:8000", behind.base_url.removeprefix("http://"))
-    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    paths = "\n".join(f"{kind}_temp_path {tmp_path / kind};" for kind in kinds)
-    config = tmp_path / "nginx.conf"
-    config.write_text(
-        f"daemon off; pid {tmp_path}/pid; error_log {tmp_path}/error.log; events {{}}\n"
-        f"http {{ access_log off; {paths}\n{text}\n}}\n"
-    )
-    process = subprocess.Popen(["nginx", "-p", str(tmp_path), "-c", str(config)], stderr=subprocess.PIPE)
-    try:
-        eventually(lambda: process.poll() is None and answers(port), timeout_s=15)
+    """The port of nginx in front of this service."""
+    with nginx.running(tmp_path, behind.base_url) as port:
         yield port
-    finally:
-        process.terminate()
-        process.wait(timeout=10)
-
-
-def answers(port: int) -> bool:
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/healthz", headers={"host": NAME}).status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def test_pages_streams_and_keys_work_through_nginx(behind: Service, proxy: int) -> None:

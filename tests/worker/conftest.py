@@ -20,7 +20,7 @@ StartWorker = Callable[..., subprocess.Popen[bytes]]
 def worker_environment(service: Service, **extra: str) -> dict[str, str]:
     settings = service.settings
     return {
-        **os.environ,
+        **{key: value for key, value in os.environ.items() if key != "CUDA_VISIBLE_DEVICES"},
         "NANOCHAT_BASE_DIR": str(settings.base_dir),
         "NANOCHAT_URL": service.base_url,
         "NANOCHAT_REDIS_URL": settings.redis_url,

@@ -50,6 +50,33 @@ def test_processes_are_listed_by_card(gpu_source: GpuSource) -> None:
             assert process.pid > 0 and (process.memory_bytes is None or process.memory_bytes >= 0)
 
 
+class Four(Nvml):
+    """Four of the same card."""
+
+    def nvmlDeviceGetCount(self) -> int:
+        return 4
+
+    def nvmlDeviceGetUUID(self, handle: int) -> str:
+        return f"GPU-{handle}abc"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "offered"),
+    [(None, [0, 1, 2, 3]), ("3,2", [2, 3]), ("GPU-1,GPU-3abc", [1, 3]), ("", []), ("-1", []), ("1,9,2", [1])],
+)
+def test_hidden_gpus_are_not_offered_and_the_others_keep_their_index(
+    chosen: str | None, offered: list[int]
+) -> None:
+    found = NvmlGpus(Four(), chosen)
+    assert [gpu.index for gpu in found.gpus()] == [stats.index for stats in found.stats()] == offered
+    assert [gpu.uuid for gpu in found.gpus()] == [f"GPU-{i}abc" for i in offered]
+
+
+def test_declared_gpus_can_be_hidden_as_well() -> None:
+    found = DeclaredGpus(4, "3,2")
+    assert [gpu.index for gpu in found.gpus()] == [stats.index for stats in found.stats()] == [2, 3]
+
+
 def test_a_host_without_a_driver_has_no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     class NoDriver(Nvml):
         def nvmlInit(self) -> None:

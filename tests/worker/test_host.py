@@ -34,8 +34,13 @@ def test_load_is_within_its_bounds(tmp_path: Path) -> None:
     assert 0 < stats.disk_free_bytes <= stats.disk_total_bytes
 
 
-def test_declared_gpus_are_offered_as_many_as_were_asked_for(tmp_path: Path) -> None:
+def test_declared_gpus_are_offered_as_many_as_were_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert [gpu.index for gpu in Host(tmp_path, fake_gpus=2).gpus()] == [0, 1]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert [gpu.index for gpu in Host(tmp_path, fake_gpus=2).gpus()] == [1]
 
 
 class Nvml(SimpleNamespace):

@@ -1,4 +1,7 @@
-"""Workers as jobs: submitted by submitit, run by its local executor; what Slurm would be handed is read."""
+"""Workers as jobs: submitted by submitit, run by its local executor; what Slurm would be handed is read.
+
+A real cluster of Ray is in tests/clients/test_ray.py.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,9 @@ import pytest
 from tests.services import Service, eventually
 from tests.worker.conftest import worker_environment
 from worker import pilots
+from worker.pilots import fleet, ray_actors, slurm_jobs
+from worker.pilots.fleet import CannotLaunch, Fleet
+from worker.pilots.slurm_jobs import Slurm
 from worker.settings import WorkerSettings
 
 
@@ -36,16 +42,16 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return kept
 
 
-def settings(base: Path, **given: Any) -> WorkerSettings:
-    return WorkerSettings(base_dir=base, launcher="slurm", **given)
+def settings(base: Path, launcher: Any = "slurm", **given: Any) -> WorkerSettings:
+    return WorkerSettings(base_dir=base, launcher=launcher, **given)
 
 
 def test_slurm_is_asked_for_a_node_with_a_worker_on_it(cluster: Path, tmp_path: Path) -> None:
     asked = settings(tmp_path, slurm_gpus=8, slurm_minutes=600, slurm_options="partition=gpu, account=lab")
-    fleet = pilots.Pilots(pilots.slurm(asked), 2, lambda: pilots.Pilot(str(tmp_path), 30.0))
-    fleet.look()
+    workers = Fleet(Slurm(asked), 2)
+    workers.look()
     scripts = [file.read_text() for file in sorted(cluster.iterdir())]
-    assert len(scripts) == len(fleet.jobs) == 2
+    assert len(scripts) == len(workers.jobs) == 2
     wanted = {
         "job-name": "nanochat-worker", "nodes": "1", "ntasks-per-node": "1", "gpus-per-node": "8",
         "time": "600", "partition": "gpu", "account": "lab", "signal": "USR2@120",
@@ -53,7 +59,7 @@ def test_slurm_is_asked_for_a_node_with_a_worker_on_it(cluster: Path, tmp_path: 
     found = dict(re.findall(r"^#SBATCH --([a-z-]+)=(.*)$", scripts[0], re.MULTILINE))
     assert {key: found.get(key) for key in wanted} == wanted
     assert "submitit.core._submit" in scripts[0] and sys.executable in scripts[0]
-    fleet.cancel()
+    workers.cancel()
     assert len((tmp_path / "cancelled").read_text().split()) == 2
 
 
@@ -64,11 +70,53 @@ def test_without_slurm_or_with_wrong_options_one_sentence_says_so(
     assert "srun" in capsys.readouterr().err
     for wrong in ("partition", "a b=c", "partition=gpu x", "--wrap=rm"):
         with pytest.raises(ValueError, match="no name=value"):
-            pilots.options(wrong)
+            slurm_jobs.options(wrong)
+    with pytest.raises(CannotLaunch, match="no name=value"):
+        Slurm(settings(tmp_path, slurm_options="partition"))
+
+
+def test_without_ray_one_sentence_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert pilots.main(settings(tmp_path, "ray")) == 2
+    assert capsys.readouterr().err == (
+        "worker: NANOCHAT_LAUNCHER=ray needs a package: pip install 'ray>=2.60'\n"
+    )
+
+
+def test_a_worker_on_a_node_of_ray_has_its_gpus_its_address_and_the_launchers_settings(
+    tmp_path: Path,
+) -> None:
+    here = {
+        "NANOCHAT_URL": "http://s", "NANOCHAT_REDIS_URL": "", "NCCL_DEBUG": "INFO",
+        "NANOCHAT_LAUNCHER": "ray", "NANOCHAT_RAY_GPUS": "2", "NANOCHAT_HOST_ID": "login",
+        "NANOCHAT_NODE_ADDRESS": "10.0.0.1",
+        "AWS_ACCESS_KEY_ID": "k", "PATH": "/here", "CUDA_VISIBLE_DEVICES": "7",
+    }  # fmt: skip
+    given = ray_actors.passed_on(settings(tmp_path, "ray", worker_token="t"), here)
+    assert given == {
+        "NANOCHAT_URL": "http://s", "NCCL_DEBUG": "INFO", "AWS_ACCESS_KEY_ID": "k",
+        "NANOCHAT_BASE_DIR": str(tmp_path), "NANOCHAT_WORKER_TOKEN": "t",
+    }  # fmt: skip
+    node = {"PATH": "/there", "NANOCHAT_URL": "http://old", "CUDA_VISIBLE_DEVICES": "0,1,2,3"}
+    environ = ray_actors.environment(node, given, "ray-gpu7", "10.0.0.9", ["2", "3"])
+    assert environ == {
+        **given, "PATH": "/there", "NANOCHAT_LAUNCHER": "local", "NANOCHAT_HOST_ID": "ray-gpu7",
+        "NANOCHAT_NODE_ADDRESS": "10.0.0.9", "CUDA_VISIBLE_DEVICES": "2,3",
+    }  # fmt: skip
+    assert ray_actors.environment(node, given, "h", "a", [])["CUDA_VISIBLE_DEVICES"] == "", "none, not all"
+
+
+def test_nodes_of_ray_are_hosts_whose_names_a_server_takes() -> None:
+    assert ray_actors.host_id("gpu-07", "10.0.0.9") == "ray-gpu-07-10-0-0-9"
+    longest = ray_actors.host_id("ip-10-0-0-9.EU.compute", "2001:0db8:0000:0000:0000:8a2e:0370:7334")
+    assert WorkerSettings(host_id=f"{longest}-1023").host_id.startswith("ray-ip-10-0-0-9-2001-0db8-")
+    assert "0370-7334-1023" in f"{longest}-1023"
 
 
 def test_a_worker_on_a_node_is_an_ordinary_one_with_the_nodes_name() -> None:
-    pilot = pilots.Pilot("/shared", 30.0)
+    pilot = slurm_jobs.Pilot("/shared", 30.0)
     environ = pilot.environment({"NANOCHAT_URL": "http://s", "NANOCHAT_LAUNCHER": "slurm", "EMPTY": ""})
     assert environ["NANOCHAT_LAUNCHER"] == "local" and environ["NANOCHAT_BASE_DIR"] == "/shared"
     assert re.fullmatch(r"slurm-[a-z0-9-]+", environ["NANOCHAT_HOST_ID"])
@@ -79,40 +127,50 @@ class Job:
     """A job of no cluster."""
 
     def __init__(self, number: int) -> None:
-        self.job_id, self.state, self.over = str(number), "COMPLETED", False
+        self.name, self.over = str(number), False
 
-    def done(self) -> bool:
-        return self.over
+    def ended(self) -> str:
+        return "COMPLETED" if self.over else ""
 
-    def cancel(self, check: bool = True) -> None:
+    def cancel(self) -> None:
         self.over = True
 
 
-class Executor:
+class Nowhere:
+    """A scheduler of no cluster."""
+
     def __init__(self) -> None:
         self.made: list[Job] = []
+        self.closed = False
 
-    def submit(self, pilot: pilots.Pilot) -> Job:
+    def submit(self) -> Job:
         self.made.append(Job(len(self.made)))
         return self.made[-1]
 
+    def look(self) -> None: ...
 
-def test_a_job_that_ends_is_replaced_and_one_that_ends_at_once_not_at_once(tmp_path: Path) -> None:
-    executor, now = Executor(), [1000.0]
-    fleet = pilots.Pilots(executor, 2, lambda: pilots.Pilot(str(tmp_path), 1.0), lambda: now[0])
-    fleet.look()
-    fleet.look()
-    assert fleet.jobs == ["0", "1"]
-    now[0] += pilots.SHORT_S
-    executor.made[0].over = True
-    fleet.look()
-    assert fleet.jobs == ["1", "2"]
-    executor.made[2].over = True
-    fleet.look()
-    assert fleet.jobs == ["1"], "something is wrong with it"
-    now[0] += pilots.PAUSE_S
-    fleet.look()
-    assert fleet.jobs == ["1", "3"]
+    def close(self) -> None:
+        self.closed = all(job.over for job in self.made)
+
+
+def test_a_job_that_ends_is_replaced_and_one_that_ends_at_once_not_at_once() -> None:
+    scheduler, now = Nowhere(), [1000.0]
+    workers = Fleet(scheduler, 2, lambda: now[0])
+    workers.look()
+    workers.look()
+    assert workers.jobs == ["0", "1"]
+    now[0] += fleet.SHORT_S
+    scheduler.made[0].over = True
+    workers.look()
+    assert workers.jobs == ["1", "2"]
+    scheduler.made[2].over = True
+    workers.look()
+    assert workers.jobs == ["1"], "something is wrong with it"
+    now[0] += fleet.PAUSE_S
+    workers.look()
+    assert workers.jobs == ["1", "3"]
+    workers.cancel()
+    assert scheduler.closed, "after all of them were asked to leave"
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -126,8 +184,8 @@ def test_a_submitted_worker_registers_and_leaves_when_its_job_is_cancelled(
         monkeypatch.setenv(key, value)
     executor = submitit.LocalExecutor(folder=tmp_path / "jobs")
     executor.update_parameters(timeout_min=10)
-    fleet = pilots.Pilots(executor, 1, lambda: pilots.Pilot(str(base), 10.0))
-    fleet.look()
+    workers = Fleet(Slurm(settings(base, grace_s=10.0), executor), 1)
+    workers.look()
 
     def alive() -> list[str]:
         return [w["host_id"] for w in service.client.get("/workers").json()["items"] if w["alive"]]
@@ -135,7 +193,7 @@ def test_a_submitted_worker_registers_and_leaves_when_its_job_is_cancelled(
     try:
         eventually(lambda: alive() == ["node-1"], 90)
     finally:
-        fleet.cancel()
+        workers.cancel()
     eventually(lambda: alive() == [], 60)
     assert _processes_of(base) == []
 

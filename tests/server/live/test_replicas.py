@@ -57,13 +57,13 @@ class Replica:
         self.internal.close()
 
 
-def start(settings: Settings, base_dir: Path) -> Replica:
-    port = free_port()
+def start(settings: Settings, base_dir: Path, port: int = 0, **more: str) -> Replica:
+    port = port or free_port()
     environ = {name: value for name, value in os.environ.items() if not name.startswith("NANOCHAT_")}
     environ |= {
         "NANOCHAT_BASE_DIR": str(base_dir), "NANOCHAT_PORT": str(port), "NANOCHAT_LEASE_S": "60",
         "NANOCHAT_DATABASE_URL": settings.database_url, "NANOCHAT_REDIS_URL": settings.redis_url,
-        "NANOCHAT_WORKER_TOKEN": WORKER_TOKEN,
+        "NANOCHAT_WORKER_TOKEN": WORKER_TOKEN, **more,
     }  # fmt: skip
     process = subprocess.Popen([sys.executable, "-m", "server"], env=environ, cwd=Path.cwd())
     return Replica(settings, process, f"http://127.0.0.1:{port}")

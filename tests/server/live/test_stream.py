@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
+import socket as sockets
+import struct
 import threading
 from typing import Any
 
@@ -122,6 +125,24 @@ def test_channels_can_be_subscribed_to_later_and_pings_are_answered(shipping: Sh
         socket.send(json.dumps({"op": "subscribe", "channel": "log", "after": 4}))
         batch = json.loads(socket.recv(10))
         assert (batch["first"], batch["last"], batch["items"][0]["text"]) == (4, 10, "456789")
+
+
+def test_a_reader_that_comes_and_goes_is_no_error(
+    shipping: Shipping, caplog: pytest.LogCaptureFixture
+) -> None:
+    host, port = shipping.service.base_url.removeprefix("http://").split(":")
+    hello = (
+        f"GET /runs/{shipping.run_id}/stream HTTP/1.1\r\nhost: {host}:{port}\r\nupgrade: websocket\r\n"
+        "connection: upgrade\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+        "sec-websocket-version: 13\r\n\r\n"
+    )
+    for _ in range(20):
+        with sockets.create_connection((host, int(port))) as reader:
+            reader.sendall(hello.encode())
+            reader.setsockopt(sockets.SOL_SOCKET, sockets.SO_LINGER, struct.pack("ii", 1, 0))  # gone at once
+    for _ in range(5):
+        shipping.get("/healthz")
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 def test_an_unknown_run_is_4404(service: Service) -> None:
