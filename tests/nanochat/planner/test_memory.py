@@ -17,7 +17,6 @@ from nanochat.planner.setting import ATTENTION_BLOCK, ATTENTION_LONGEST, CHUNK_B
 from nanochat.planner_check import fake, measured
 from nanochat.planner_check.__main__ import main
 
-
 #: one of each kind: types, recomputing, small and large vocabularies, arch: modern. All of them:
 #: `python -m nanochat.planner_check fake`
 COUNTED = (1, 2, 4, 7, 10, 12, 14)
