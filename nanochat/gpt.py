@@ -92,6 +92,14 @@ class Linear(nn.Linear):
         return F.linear(x, self.weight.to(x.dtype))
 
 
+class Embedding(nn.Embedding):
+    """Rows of a table. Not drawn on the meta device; see GPT."""
+
+    def reset_parameters(self) -> None:
+        if not self.weight.is_meta:
+            super().reset_parameters()
+
+
 class Attention(nn.Module):
     """Causal grouped-query attention with QK norm, perhaps with a value embedding (Zhou et al. 2024)."""
 
@@ -103,7 +111,7 @@ class Attention(nn.Module):
         self.c_v = Linear(cfg.n_embd, self.K * self.E)
         self.c_proj = Linear(self.H * self.E, cfg.n_embd)
         if values:
-            self.ve = nn.Embedding(cfg.vocab_size, self.K * self.E)
+            self.ve = Embedding(cfg.vocab_size, self.K * self.E)
             self.ve_gate = Linear(GATE_CHANNELS, self.K)
 
     def forward(
@@ -167,7 +175,11 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """Token ids in, logits or loss out. `compute_dtype` is the type of the matrix products."""
+    """Token ids in, logits or loss out. `compute_dtype` is the type of the matrix products.
+
+    On the meta device nothing is computed while it is made, the rotary tables neither (`reset_rotary`): meta
+    arithmetic imports torch._dynamo, 1 s of CPU and 75 MB in every process that loads a checkpoint.
+    """
 
     cos_TR: Tensor
     sin_TR: Tensor
@@ -179,14 +191,15 @@ class GPT(nn.Module):
         self.checkpoint_activations = False
         self.transformer = nn.ModuleDict(
             {
-                "wte": nn.Embedding(cfg.vocab_size, cfg.n_embd),
+                "wte": Embedding(cfg.vocab_size, cfg.n_embd),
                 "h": nn.ModuleList(Block(cfg, layer) for layer in range(cfg.n_layer)),
             }
         )
         self.lm_head = Linear(cfg.n_embd, cfg.vocab_size)
         self.register_buffer("cos_TR", torch.empty(0), persistent=False)
         self.register_buffer("sin_TR", torch.empty(0), persistent=False)
-        self.reset_rotary(cfg.sequence_len)
+        if not self.lm_head.weight.is_meta:
+            self.reset_rotary(cfg.sequence_len)
 
     @property
     def blocks(self) -> nn.ModuleList:

@@ -24,7 +24,7 @@ CUDA_CONTEXT = 600 << 20  # driver context, kernels, cuBLAS workspaces
 NCCL_BUFFERS = 250 << 20
 CUDA_FRAGMENTATION = 0.04  # of what is allocated
 # Measured: RSS of `scripts.base_train` beyond its tensors (docs/planner.md, "Constants").
-CPU_RUNTIME = {False: 390 << 20, True: 495 << 20}  # eager, compiled
+CPU_RUNTIME = {False: 345 << 20, True: 495 << 20}  # eager, compiled
 CPU_GLOO = 40 << 20
 # glibc keeps tensors below 32 MiB in a heap whose holes its aligned allocations rarely fit again
 HEAP_LARGEST = 32 << 20

@@ -239,3 +239,19 @@ def test_a_step_on_the_gpu_equals_one_on_the_cpu() -> None:
         optimizer.step(1.0, 0.9)
     for ours, theirs in zip(cpu_model.parameters(), gpu_model.parameters(), strict=True):
         assert torch.allclose(ours, theirs.cpu(), atol=1e-3)
+
+
+def test_a_checkpoint_is_loaded_and_a_step_made_without_the_compiler(tmp_path: Path) -> None:
+    code = f"""
+import sys
+from pathlib import Path
+from nanochat.checkpoint import load_model
+from tests.nanochat.test_checkpoint import save
+from tests.nanochat.test_optim import Optimizer, RATES, batch, learn
+model, _, _ = load_model(save(Path({str(tmp_path)!r})))
+optimizer = Optimizer(model, **RATES)
+learn(model, optimizer, range(2))
+print([name for name in ("torch._dynamo", "torch._inductor", "sympy") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
