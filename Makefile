@@ -40,12 +40,12 @@ test: ## lint, types, the dashboard's build and all tests, each fault once: what
 	@$(PYTHON) bootstrap.py --test
 	@$(MAKE) --no-print-directory -j 2 -O lint types $(if $(shell command -v npm),web)
 	@command -v npm >/dev/null || echo "web: no node here, so the built dashboard is not compared with its source"
-	@$(BIN)/pytest -n 2 --dist loadgroup -m "not clients"
+	@$(BIN)/pytest -n 2 -m "not clients"
 
 coverage: ## all tests, and the lines that none of them runs (every process is traced: 1.5 times as long)
 	@echo "coverage: all tests, every process traced"
 	@$(PYTHON) bootstrap.py --test
-	@$(BIN)/pytest -n 2 --dist loadgroup -m "not clients" --timeout 360 --cov --cov-report=term:skip-covered
+	@$(BIN)/pytest -n 2 -m "not clients" --timeout 360 --cov --cov-report=term:skip-covered
 
 test-fast: ## all tests but those in a browser
 	@echo "test-fast: all but the tests in a browser"

@@ -16,8 +16,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # tests share the cores: two torch threads that wait for each other collapse beside another process
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything imports torch
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -26,6 +28,24 @@ from pydantic import SecretStr
 from server.settings import Settings
 from tests import services
 from tests.services import WORKER_TOKEN, Postgres, Service
+
+#: one campaign of faults for each database
+GROUPED = re.compile(r"^(tests/faults/).*-(sqlite|postgresql)\]$")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A campaign's tests share a worker, because it takes a while to make; all others go where there is time.
+
+    What `--dist loadgroup` is for; but pytest 9.2 drops what pytest-xdist 3.8 adds to the ids.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return GROUPED.sub(r"\1\2", nodeid)
+
+    return ByGroup(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)

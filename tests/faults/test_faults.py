@@ -11,7 +11,7 @@ from tests.faults.rows import ROWS, Row
 from tests.services import Postgres
 
 #: turn and turn about, so that both databases have kills, absences and users' wishes; one after the other,
-#: because a campaign takes a while to make; a group stays on one worker of pytest-xdist for the same reason
+#: because a campaign takes a while to make (tests/conftest.py keeps each on one worker for the same reason)
 TRIES = [(database, row) for start, database in enumerate(("sqlite", "postgresql")) for row in ROWS[start::2]]
 SEED = 7
 pytestmark = pytest.mark.timeout(300)  # the time of two cores that others use too
@@ -34,12 +34,7 @@ def campaign(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 @pytest.mark.parametrize(
     ("campaign", "row"),
-    [
-        pytest.param(
-            database, row, id=f"{row.name}-{database}", marks=pytest.mark.xdist_group(f"faults-{database}")
-        )
-        for database, row in TRIES
-    ],
+    [pytest.param(database, row, id=f"{row.name}-{database}") for database, row in TRIES],
     indirect=["campaign"],
     scope="module",
 )
