@@ -1,7 +1,8 @@
-"""The service behind a real nginx with our example: names, WebSockets, server-sent events."""
+"""The service behind a real nginx and a real Caddy with our examples: names, WebSockets, events, bodies."""
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,14 +13,12 @@ from websockets.sync.client import connect
 from nanochat_client.types.keys import USER, KeyCreate
 from server.keys import local
 from server.settings import Settings
-from tests.deploy import nginx
+from tests.deploy import caddy, nginx
 from tests.deploy.nginx import NAME
 from tests.services import Service
 
-pytestmark = [
-    nginx.NEEDED,
-    pytest.mark.parametrize("database_url", ["sqlite"], indirect=True),
-]
+sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+EACH = [pytest.param(proxy, marks=proxy.NEEDED, id=proxy.__name__.rpartition(".")[2]) for proxy in (nginx, caddy)]
 
 
 @pytest.fixture
@@ -29,14 +28,16 @@ def behind(settings: Settings) -> Iterator[Service]:
     running.stop()
 
 
-@pytest.fixture
-def proxy(behind: Service, tmp_path: Path) -> Iterator[int]:
-    """The port of nginx in front of this service."""
-    with nginx.running(tmp_path, behind.base_url) as port:
+@pytest.fixture(params=EACH)
+def proxy(request: pytest.FixtureRequest, behind: Service, tmp_path: Path) -> Iterator[int]:
+    """The port of a proxy in front of this service."""
+    (place := tmp_path / "proxy").mkdir()
+    with request.param.running(place, behind.base_url) as port:
         yield port
 
 
-def test_pages_streams_and_keys_work_through_nginx(behind: Service, proxy: int) -> None:
+@sqlite
+def test_pages_streams_and_keys_work_through_a_proxy(behind: Service, proxy: int) -> None:
     key = local.create(behind.settings, KeyCreate(name="ada", scopes=list(USER)))
     bearer = {"authorization": f"Bearer {key}"}
     here = f"{NAME}:{proxy}"
@@ -57,3 +58,27 @@ def test_pages_streams_and_keys_work_through_nginx(behind: Service, proxy: int) 
         assert '"welcome"' in str(socket.recv(timeout=10))
         socket.send('{"op":"ping"}')
         assert any('"pong"' in str(socket.recv(timeout=10)) for _ in range(5))
+
+
+@sqlite
+def test_no_client_says_to_a_proxy_how_it_has_come(behind: Service, proxy: int) -> None:
+    """The cookie is `Secure` when the proxy was spoken to over TLS, not when a header says so."""
+    key = local.create(behind.settings, KeyCreate(name="ada", scopes=list(USER)))
+    url, headers = f"http://127.0.0.1:{proxy}", {"host": f"{NAME}:{proxy}"}
+    forged = {**headers, "x-forwarded-proto": "https", "x-forwarded-host": "evil.example"}
+    answer = httpx.post(f"{url}/login", json={"key": key}, headers=forged)
+    assert answer.status_code == 200 and "secure" not in answer.headers["set-cookie"].lower()
+    assert "evil.example" not in str(httpx.get(f"{url}/ui", headers=forged).headers)
+    other = {"host": "other.example.com", "authorization": f"Bearer {key}"}
+    assert "items" not in httpx.get(f"{url}/runs", headers=other).text
+    direct = httpx.post(
+        f"{behind.base_url}/login", json={"key": key}, headers={"host": NAME, "x-forwarded-proto": "https"}
+    )
+    assert "secure" in direct.headers["set-cookie"].lower(), "as a proxy says it over TLS"
+
+
+@caddy.NEEDED
+def test_caddy_understands_the_file_as_it_is(tmp_path: Path) -> None:
+    command = ["caddy", "validate", "--config", str(caddy.EXAMPLE), "--adapter", "caddyfile"]
+    ended = subprocess.run(command, env=caddy.environment(tmp_path), capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr
