@@ -1,8 +1,9 @@
 """The database's schema: bring it to what this code needs, say where it is.
 
-`python -m server.migrate` upgrades the configured database; `--to REVISION` takes it back for an older version
-of the code. Alembic is imported on use only, so that importing the server stays quick. Not covered: two processes that upgrade one PostgreSQL at the same
-moment are queued by an advisory lock; SQLite queues them by its own file lock.
+`python -m server.migrate` upgrades the configured database; `--to REVISION` takes it back for an older
+version of the code. Alembic is imported on use only, so that importing the server stays quick. Not covered:
+two processes that upgrade one PostgreSQL at the same moment are queued by an advisory lock; SQLite queues
+them by its own file lock.
 """
 
 from __future__ import annotations
@@ -73,9 +74,10 @@ def _run(sqlalchemy_url: str, revision: str, *, down: bool) -> None:
             known = {script.revision for script in ScriptDirectory.from_config(made).walk_revisions()}
             if found is not None and found not in known:
                 raise NewerDatabase(
-                    f"the database is at revision {found}, which this version does not know: install the version "
-                    "that wrote it, or point NANOCHAT_DATABASE_URL elsewhere; that version takes it back with "
-                    f"`python -m server.migrate --to {head()}`, and drops what is newer"
+                    f"the database is at revision {found}, which this version does not know: "
+                    "install the version that wrote it, or point NANOCHAT_DATABASE_URL elsewhere; that "
+                    f"version takes it back with `python -m server.migrate --to {head()}`, and drops what "
+                    "is newer"
                 )
             made.attributes["connection"] = connection
             (command.downgrade if down else command.upgrade)(made, revision)

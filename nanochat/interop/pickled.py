@@ -1,8 +1,9 @@
 """Weights out of a `.pt` file of others, read by a process of its own.
 
-The child (`python -m nanochat.interop.pickled FILE OUT`) unpickles with torch's list of what weights may hold,
-knows no secret, starts no program, and is bounded in memory, processor time and what it writes. What comes
-back is safetensors. Not covered: the network and other files of the user, should torch's list have a hole.
+The child (`python -m nanochat.interop.pickled FILE OUT`) unpickles with torch's list of what weights may
+hold, knows no secret, starts no program, and is bounded in memory, processor time and what it writes. What
+comes back is safetensors. Not covered: the network and other files of the user, should torch's list have a
+hole.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ from nanochat.paths import repo_dir
 from server.__main__ import bootstrap_key, check_exposure
 from server.settings import Settings
 from tests.deploy.test_containers import run_in
-from tests.server.files.uploads import conversations, upload
 from tests.server.fake_worker import FakeWorker, post_run, run_of, store_checkpoint
+from tests.server.files.uploads import conversations, upload
 from tests.services import Service
 from worker.settings import WorkerSettings
 
@@ -131,7 +131,9 @@ async def test_what_was_backed_up_works_on_another_machine(settings: Settings, t
     shutil.copytree(tmp_path / "backup", base)
     environ |= {"NANOCHAT_BASE_DIR": str(base), "NANOCHAT_DATABASE_URL": ""}
     assert "restored" in run_in([sys.executable, "-m", "server.backup", "restore", str(saved)], environ)
-    again = settings.model_copy(update={"base_dir": base, "database_url": f"sqlite:///{base / 'nanochat.db'}"})
+    again = settings.model_copy(
+        update={"base_dir": base, "database_url": f"sqlite:///{base / 'nanochat.db'}"}
+    )
     second = Service(again).start()
     try:
         assert run_of(second, run["id"])["state"] == "succeeded"

@@ -18,7 +18,9 @@ from tests.deploy.nginx import NAME
 from tests.services import Service
 
 sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-EACH = [pytest.param(proxy, marks=proxy.NEEDED, id=proxy.__name__.rpartition(".")[2]) for proxy in (nginx, caddy)]
+EACH = [
+    pytest.param(proxy, marks=proxy.NEEDED, id=proxy.__name__.rpartition(".")[2]) for proxy in (nginx, caddy)
+]
 
 
 @pytest.fixture
@@ -80,5 +82,7 @@ def test_no_client_says_to_a_proxy_how_it_has_come(behind: Service, proxy: int) 
 @caddy.NEEDED
 def test_caddy_understands_the_file_as_it_is(tmp_path: Path) -> None:
     command = ["caddy", "validate", "--config", str(caddy.EXAMPLE), "--adapter", "caddyfile"]
-    ended = subprocess.run(command, env=caddy.environment(tmp_path), capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(
+        command, env=caddy.environment(tmp_path), capture_output=True, text=True, timeout=60
+    )
     assert ended.returncode == 0, ended.stderr

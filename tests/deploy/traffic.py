@@ -1,4 +1,5 @@
-"""What a service behind a proxy has to do at the same time: a worker ships, people follow, read, create, upload.
+"""What a service behind a proxy has to do at the same time: a worker ships, people follow,
+read, create and upload.
 
 Reads and creations come at fixed times, whatever became of those before (open loop). Nothing here repeats a
 request that fails unseen: a read is sent once, and what is sent again is counted.

@@ -85,8 +85,12 @@ def test_hostile_fields_of_a_run_are_refused_or_kept_as_text(
 
 
 @pytest.mark.parametrize("stage", ["base", "sft", "rl", "chat_eval"])
-@pytest.mark.parametrize("field", ["config", "parent", "checkpoint", "mid_checkpoint", "sft_checkpoint", "data"])
-def test_hostile_fields_of_a_plan_read_nothing(service: Service, stage: str, field: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "field", ["config", "parent", "checkpoint", "mid_checkpoint", "sft_checkpoint", "data"]
+)
+def test_hostile_fields_of_a_plan_read_nothing(
+    service: Service, stage: str, field: str, tmp_path: Path
+) -> None:
     (tmp_path / "planted.txt").write_text(PLANTED)
     for hostile in (*FIELDS, "../planted.txt", str(tmp_path / "planted.txt")):
         for said in ({field: hostile}, {"overrides": {field: hostile}}):

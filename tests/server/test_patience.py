@@ -57,7 +57,9 @@ def seconds_until_hung_up(connection: socket.socket, trickle: bytes) -> float:
 
 
 @pytest.mark.parametrize("first", [b"", b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nX-A: "])
-def test_a_head_that_does_not_end_ends_the_connection(dial: Callable[..., socket.socket], first: bytes) -> None:
+def test_a_head_that_does_not_end_ends_the_connection(
+    dial: Callable[..., socket.socket], first: bytes
+) -> None:
     connection = dial()
     connection.sendall(first)
     if not first:
@@ -88,7 +90,9 @@ def test_a_body_that_takes_too_long_is_408(
 ) -> None:
     monkeypatch.setattr(middleware, "BODY_S", SHORT_S)
     connection = dial()
-    head = b"POST /runs HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 999\r\n"
+    head = (
+        b"POST /runs HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 999\r\n"
+    )
     connection.sendall(head + b'\r\n{"stage"')
     assert b"408" in (answer := connection.recv(65536)) and b"problem+json" in answer
 

@@ -23,7 +23,6 @@ from worker.pilots.fleet import CannotLaunch, Fleet
 from worker.pilots.slurm_jobs import Slurm
 from worker.settings import WorkerSettings
 
-
 #: of whoever starts the launcher, and not for those who may look into the cluster's jobs
 SECRETS = {
     "NANOCHAT_DATABASE_URL": "postgresql://planted",
@@ -138,7 +137,10 @@ def test_a_worker_on_a_node_is_an_ordinary_one_with_the_nodes_name() -> None:
 
 
 def test_jobs_on_one_node_are_hosts_of_their_own_and_the_next_is_the_same_again(tmp_path: Path) -> None:
-    with slurm_jobs.own_name(tmp_path, "slurm-n1") as first, slurm_jobs.own_name(tmp_path, "slurm-n1") as second:
+    with (
+        slurm_jobs.own_name(tmp_path, "slurm-n1") as first,
+        slurm_jobs.own_name(tmp_path, "slurm-n1") as second,
+    ):
         assert (first, second) == ("slurm-n1", "slurm-n1-2")
         with slurm_jobs.own_name(tmp_path, "slurm-n2") as elsewhere:
             assert elsewhere == "slurm-n2"

@@ -53,7 +53,11 @@ class Pilot:
         mine, ours = WorkerSettings.names(), "NANOCHAT_"
         return {
             # an empty setting is none; an empty CUDA_VISIBLE_DEVICES is not
-            **{key: value for key, value in environ.items() if not key.startswith(ours) or (value and key in mine)},
+            **{
+                key: value
+                for key, value in environ.items()
+                if not key.startswith(ours) or (value and key in mine)
+            },
             "NANOCHAT_HOST_ID": host,
             "NANOCHAT_LAUNCHER": "local",
             "NANOCHAT_BASE_DIR": self._base_dir,

@@ -155,7 +155,7 @@ def test_weights_that_would_run_code_run_nothing_and_their_reader_knows_no_secre
     file = tmp_path / "base_checkpoints" / "d1" / "model_000007.pt"
     for content in ({"a": Evil()}, Evil()):
         torch.save(content, file)
-        with pytest.raises(DataError, match="weights_only|Weights only"):
+        with pytest.raises(DataError, match=r"weights_only|Weights only"):
             read_weights(file, tmp_path)
     assert not (tmp_path / "was here").exists()
     monkeypatch.setenv("NANOCHAT_WORKER_TOKEN", "planted")

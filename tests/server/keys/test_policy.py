@@ -117,15 +117,20 @@ def test_a_key_does_what_its_scopes_say_and_no_more(caller: Callable[..., httpx.
 def test_what_one_scope_alone_may_do_is_this_list() -> None:
     """Frozen: a route that moves to a lesser scope is a decision, not an accident."""
     mutating = {
-        scope: {row for row, scopes in POLICY.items() if scope in scopes and row.split()[0] not in ("GET", "WS")}
+        scope: {
+            row for row, scopes in POLICY.items() if scope in scopes and row.split()[0] not in ("GET", "WS")
+        }
         for scope in (Scope.READ, Scope.SUBMIT, Scope.INFER)
     }
     assert mutating == {
         Scope.READ: {"POST /plans"},
         Scope.SUBMIT: {
-            "POST /runs", "POST /pipelines", "POST /files", "PATCH /files/{file_id}", "DELETE /files/{file_id}",
+            "POST /runs", "POST /pipelines", "POST /files", "PATCH /files/{file_id}",
+            "DELETE /files/{file_id}",
         },
-        Scope.INFER: {"POST /v1/chat/completions", "POST /v1/completions", "POST /tokenize", "POST /detokenize"},
+        Scope.INFER: {
+            "POST /v1/chat/completions", "POST /v1/completions", "POST /tokenize", "POST /detokenize",
+        },
     }  # fmt: skip
     for_admins = {row for row, scopes in POLICY.items() if scopes == {Scope.ADMIN}}
     assert for_admins == {row for row in POLICY if re.match(r"\w+ /(keys|webhooks)", row)}
