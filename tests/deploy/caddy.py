@@ -24,7 +24,7 @@ def example(port: int, server: str) -> str:
     text = EXAMPLE.read_text()
     assert text.count(f"\n{NAME} {{") == text.count("127.0.0.1:8000") == 1
     text = text.replace(f"\n{NAME} {{", f"\nhttp://{NAME}:{port} {{\n\tbind 127.0.0.1")
-    options = "{\n\tadmin off\n\tpersist_config off\n\tauto_https off\n}\n"
+    options = "{\n\tadmin off\n\tauto_https off\n}\n"
     return options + text.replace("127.0.0.1:8000", server.removeprefix("http://"))
 
 

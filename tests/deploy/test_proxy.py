@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from socket import create_connection
 
 import httpx
 import pytest
@@ -15,7 +16,7 @@ from server.keys import local
 from server.settings import Settings
 from tests.deploy import caddy, nginx
 from tests.deploy.nginx import NAME
-from tests.services import Service
+from tests.services import Service, eventually
 
 sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 EACH = [
@@ -51,15 +52,23 @@ def test_pages_streams_and_keys_work_through_a_proxy(behind: Service, proxy: int
         with client.stream("GET", f"/runs/{run['id']}/stream?channels=state") as stream:
             first = next(line for line in stream.iter_lines() if line)
             assert first.startswith("data: "), "an event arrives while the stream goes on"
+            assert streams(behind) == 1
+    eventually(lambda: streams(behind) == 0)  # who has left is seen leaving
     assert httpx.get(f"http://127.0.0.1:{proxy}/runs", headers={"host": here}).status_code == 401
     with connect(
-        f"ws://127.0.0.1:{proxy}/runs/{run['id']}/stream?channels=state",
+        f"ws://{here}/runs/{run['id']}/stream?channels=state",
+        sock=create_connection(("127.0.0.1", proxy)),  # the name leads nowhere
         additional_headers={**bearer},
-        origin=f"http://127.0.0.1:{proxy}",  # type: ignore[arg-type]
+        origin=f"http://{here}",  # type: ignore[arg-type]
     ) as socket:
         assert '"welcome"' in str(socket.recv(timeout=10))
         socket.send('{"op":"ping"}')
         assert any('"pong"' in str(socket.recv(timeout=10)) for _ in range(5))
+
+
+def streams(service: Service) -> int:
+    """Answers that go on, in the server itself."""
+    return len(service._server.server_state.tasks)
 
 
 @sqlite

@@ -60,7 +60,7 @@ def test_what_does_not_answer_fails_and_keeps_the_password(scheme: str) -> None:
     )
     found = looked(settings)
     assert {check["level"] for check in found.values()} == {"fail"}
-    assert "hunter22" not in json.dumps(found)
+    assert PASSWORD not in json.dumps(found)
     assert found["queue"]["fix"] == "unset NANOCHAT_REDIS_URL"
 
 
