@@ -110,7 +110,7 @@ def serve(settings: Settings) -> None:
     migrate_database(settings)
     bootstrap_key(settings)
 
-    from server import drain, tokens
+    from server import drain, patience, tokens
     from server.app import create_app
     from server.redact import configure_logging
     from server.tracing import NotInstalled
@@ -126,6 +126,7 @@ def serve(settings: Settings) -> None:
     server = drain.make(
         app,
         settings.drain_s,
+        **patience.OPTIONS,
         log_config=None,
         log_level=settings.log_level,
         access_log=False,

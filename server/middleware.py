@@ -5,6 +5,7 @@ BaseHTTPMiddleware is not used: it hides client disconnects from streaming answe
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import secrets
@@ -25,7 +26,11 @@ REQUEST_ID = re.compile(rb"^[A-Za-z0-9._-]{1,64}$")
 #: what Starlette's TestClient calls itself
 TEST_HOST = "testserver"
 MAX_BODY_BYTES = 1024 * 1024
-COUNT_THEMSELVES = ("/v1/", "/tokenize", "/detokenize", "/internal/", "/files/")
+#: a worker's report holds the end of a log, escaped
+MAX_REPORT_BYTES = 8 * MAX_BODY_BYTES
+#: and all of it within this time
+BODY_S = 60.0
+COUNT_THEMSELVES = re.compile(r"/v1/|/tokenize|/detokenize|/files/|/internal/attempts/[^/]+/(log|events)$")
 CSP = (
     "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; object-src 'none'; "
     "base-uri 'none'; frame-ancestors 'none'; form-action 'self'"
@@ -60,27 +65,37 @@ class RequestId:
 
 
 class BodyLimit:
-    """413 for a body that is too large, before it is read where it says its size. Routes that count by
-    themselves (/v1 and its like, /internal, parts of files) take more and are not looked at."""
+    """413 for a body that is too large, before it is read where it says its size; 408 for one that takes too
+    long. Routes that count by themselves (/v1 and its like, what workers ship, parts of files) take more and
+    are not looked at."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith(COUNT_THEMSELVES):
+        if scope["type"] != "http" or COUNT_THEMSELVES.match(scope["path"]):
             return await self.app(scope, receive, send)
+        most = MAX_REPORT_BYTES if scope["path"].startswith("/internal/") else MAX_BODY_BYTES
+        detail = f"the body is larger than {most} bytes"
         announced = dict(scope["headers"]).get(b"content-length", b"0")
-        if announced.isdigit() and int(announced) > MAX_BODY_BYTES:
-            detail = f"the body is larger than {MAX_BODY_BYTES} bytes"
+        if announced.isdigit() and int(announced) > most:
             return await problem(Request(scope), 413, "too_large", detail)(scope, receive, send)
-        size = 0
+        size, whole = 0, False
+        deadline = asyncio.get_running_loop().time() + BODY_S
 
         async def counted() -> Message:
-            nonlocal size
-            message = await receive()
+            nonlocal size, whole
+            if whole:  # what comes now is a client that leaves
+                return await receive()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(408, f"the body was not whole after {BODY_S:g} s") from None
+            whole = not message.get("more_body", False)
             size += len(message.get("body", b""))
-            if size > MAX_BODY_BYTES:
-                raise HTTPException(413, f"the body is larger than {MAX_BODY_BYTES} bytes")
+            if size > most:
+                raise HTTPException(413, detail)
             return message
 
         return await self.app(scope, counted, send)

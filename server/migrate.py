@@ -1,12 +1,14 @@
 """The database's schema: bring it to what this code needs, say where it is.
 
-`python -m server.migrate` upgrades the configured database. Alembic is imported on use only, so that
-importing the server stays quick. Not covered: two processes that upgrade one PostgreSQL at the same
-moment are queued by an advisory lock; SQLite queues them by its own file lock.
+`python -m server.migrate` upgrades the configured database; `--to REVISION` takes it back for an older
+version of the code. Alembic is imported on use only, so that importing the server stays quick. Not covered:
+two processes that upgrade one PostgreSQL at the same moment are queued by an advisory lock; SQLite queues
+them by its own file lock.
 """
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from nanochat.paths import repo_dir
@@ -73,7 +75,9 @@ def _run(sqlalchemy_url: str, revision: str, *, down: bool) -> None:
             if found is not None and found not in known:
                 raise NewerDatabase(
                     f"the database is at revision {found}, which this version does not know: "
-                    "install the version that wrote it, or point NANOCHAT_DATABASE_URL elsewhere"
+                    "install the version that wrote it, or point NANOCHAT_DATABASE_URL elsewhere; that "
+                    f"version takes it back with `python -m server.migrate --to {head()}`, and drops what "
+                    "is newer"
                 )
             made.attributes["connection"] = connection
             (command.downgrade if down else command.upgrade)(made, revision)
@@ -89,14 +93,30 @@ def sync_engine(sqlalchemy_url: str) -> Engine:
     return create_engine(sqlalchemy_url.replace("sqlite+aiosqlite:", "sqlite:", 1), poolclass=NullPool)
 
 
-def main() -> int:
-    """Upgrade the configured database and say where it is."""
+def main(argv: list[str] | None = None) -> int:
+    """Bring the configured database to this version's revision, or back to an older one; say where it is."""
+    import argparse
+
+    from alembic.util import CommandError
+
     from server.settings import Settings
 
+    parser = argparse.ArgumentParser(prog="python -m server.migrate", description=main.__doc__)
+    parser.add_argument(
+        "--to", metavar="REVISION", help="the revision that an older version needs; what is newer is dropped"
+    )
+    back_to: str | None = parser.parse_args(argv).to
     settings = Settings()
     settings.base_dir.mkdir(parents=True, exist_ok=True)
-    upgrade(settings.sqlalchemy_url)
-    print(f"database is at revision {head()}")
+    try:
+        if back_to is None:
+            upgrade(settings.sqlalchemy_url)
+        else:
+            downgrade(settings.sqlalchemy_url, back_to)
+    except (NewerDatabase, CommandError) as error:
+        print(f"migrate: {error}", file=sys.stderr)
+        return 1
+    print(f"database is at revision {back_to or head()}")
     return 0
 
 

@@ -21,7 +21,7 @@ import psycopg
 import uvicorn
 from psycopg import sql
 
-from server import migrate
+from server import migrate, patience
 from server.app import create_app
 from server.settings import Settings
 
@@ -134,6 +134,7 @@ class Service:
             self.app,
             host="127.0.0.1",
             port=0,
+            **patience.OPTIONS,
             log_config=None,
             ws="auto",
             timeout_graceful_shutdown=3,

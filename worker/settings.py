@@ -65,6 +65,12 @@ class WorkerSettings(BaseSettings):
     stats_s: float = Field(default=2.0, gt=0)
     """Time between reports of the host's load."""
 
+    @classmethod
+    def names(cls) -> frozenset[str]:
+        """The variables of the environment with our prefix that a worker reads or hands to trainers."""
+        handed_on = {"NANOCHAT_DTYPE", "NANOCHAT_COMPILE"}
+        return frozenset({f"NANOCHAT_{field.upper()}" for field in cls.model_fields} | handed_on)
+
     def token(self) -> str:
         """The worker token. Raises FileNotFoundError when there is none yet."""
         return self.worker_token.get_secret_value() or (self.base_dir / "worker.token").read_text().strip()

@@ -1,7 +1,7 @@
 """Checkpoints of karpathy/nanochat, late 2025: `model_000700.pt` and `meta_000700.json`.
 
 They are copied once into a checkpoint of ours, which then loads, resumes and serves like any other.
-Pickles are read without running what is in them.
+Pickles are read without running what is in them, weights in a process of its own.
 Not covered: their optimizer files (a resumed run begins with fresh momenta); the 2026 architecture.
 """
 
@@ -15,11 +15,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from nanochat.checkpoint import MANIFEST, read_meta, save_checkpoint
 from nanochat.errors import DataError
 from nanochat.gpt import GPT, GPTConfig
+from nanochat.interop.pickled import read_weights
 from nanochat.paths import stage_dir
 from nanochat.tokenizer import Tokenizer
 
@@ -72,11 +71,10 @@ def adopt(file: Path, base: Path) -> Path:
         raise DataError(f"{meta_file}: not the description of a nanochat model of 2025 ({error})") from None
     tokenizer = find_tokenizer(file, base)
     model = GPT(GPTConfig(**sizes))
+    state = {name.removeprefix("_orig_mod."): value for name, value in read_weights(file, base).items()}
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        state = {name.removeprefix("_orig_mod."): value.float() for name, value in state.items()}
-        model.load_state_dict(state)
-    except (pickle.UnpicklingError, RuntimeError, AttributeError) as error:
+        model.load_state_dict({name: value.float() for name, value in state.items()})
+    except RuntimeError as error:
         raise DataError(f"{file}: not the weights its description says ({str(error)[:300]})") from None
     if tokenizer.vocab_size != sizes["vocab_size"]:
         raise DataError(

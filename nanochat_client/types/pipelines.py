@@ -19,6 +19,10 @@ class PipelineStep(Request):
     """Name of an earlier step; absent: the step before this one."""
     checkpoint: str = Field(default="last", max_length=64)
     gpus: int | None = Field(default=None, ge=0, le=64)
+    nodes: int = Field(default=1, ge=1, le=64)
+    """Workers that the step's run spreads over, all of them or none; `gpus` is the sum."""
+    min_nodes: int | None = Field(default=None, ge=1, le=64)
+    """Once it has run, it may go on with so few when others are lost; absent: never fewer than `nodes`."""
     optional: bool = False
     """The pipeline succeeds also when this step fails, e.g. an evaluation whose data is not here."""
 

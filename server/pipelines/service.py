@@ -35,11 +35,13 @@ async def create(session: AsyncSession, body: PipelineCreate, pipeline_id: str, 
     _check_override_names(body, steps)
     offered = await workers.best_gpus(session)
     resolved: dict[str, Resolved] = {}
+    nodes: dict[str, tuple[int, int]] = {}
     problems: list[ProblemItem] = []
     for index, step in enumerate(steps):
         try:
             _check_step(steps, index)
             got = _resolve(body, step, index, name, offered, base)
+            nodes[step.name] = runs.nodes_of(step, got, f"/steps/{index}")
         except Invalid as error:
             problems += error.errors
             continue
@@ -61,6 +63,7 @@ async def create(session: AsyncSession, body: PipelineCreate, pipeline_id: str, 
             checkpoint=step.checkpoint,
         )
         run.pipeline_id, run.pipeline_step, run.optional = pipeline_id, step.name, step.optional
+        run.nodes, run.min_nodes = nodes[step.name]
         await runs.add(session, run)  # one by one: the order of creation is the order of the steps
         made[step.name] = run
     return list(made.values())

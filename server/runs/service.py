@@ -7,7 +7,7 @@ from pathlib import Path
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from nanochat.stages import STAGES
-from nanochat_client.types import Blocked, Desired, ProblemItem, RunCreate, RunState
+from nanochat_client.types import Blocked, Desired, PipelineStep, ProblemItem, RunCreate, RunState
 from server.attempts import repository as attempts
 from server.attempts.inputs import filled, fitting
 from server.files import uses as uploads
@@ -47,26 +47,31 @@ async def create(session: AsyncSession, body: RunCreate, run_id: str, base: Path
         priority=body.priority,
         tags=body.tags,
     )
-    run.nodes = _nodes(body, resolved)
-    run.min_nodes = min(body.min_nodes or run.nodes, run.nodes)
+    run.nodes, run.min_nodes = nodes_of(body, resolved)
     await add(session, run)
     return run
 
 
-def _nodes(body: RunCreate, resolved: Resolved) -> int:
-    """Workers to spread over. Raises Invalid when the run cannot be divided by so many."""
-    if body.nodes == 1:
+def nodes_of(asked: RunCreate | PipelineStep, resolved: Resolved, at: str = "") -> tuple[int, int]:
+    """Workers to spread over, and how few are enough later. Raises Invalid when the run cannot be divided by
+    so many; `at`: where in the body it was asked for."""
+    nodes = _nodes(asked.nodes, resolved, f"{at}/nodes")
+    return nodes, min(asked.min_nodes or nodes, nodes)
+
+
+def _nodes(asked: int, resolved: Resolved, pointer: str) -> int:
+    if asked == 1:
         return 1
     ranks = resolved.gpus or int(resolved.config.get("processes", 1))
     if not resolved.stage.distributed:
         message, nearest = f"stage {resolved.stage.name!r} runs on one node", 1
-    elif ranks % body.nodes:
+    elif ranks % asked:
         what = "gpus" if resolved.gpus else "processes"
-        nearest = max(n for n in range(1, body.nodes) if ranks % n == 0)
-        message = f"{what} = {ranks} cannot be divided among {body.nodes} nodes"
+        nearest = max(n for n in range(1, asked) if ranks % n == 0)
+        message = f"{what} = {ranks} cannot be divided among {asked} nodes"
     else:
-        return body.nodes
-    raise invalid([ProblemItem(pointer="/nodes", message=message, nearest=nearest)], "invalid")
+        return asked
+    raise invalid([ProblemItem(pointer=pointer, message=message, nearest=nearest)], "invalid")
 
 
 def new_run(

@@ -30,7 +30,7 @@ def work(worker: FakeWorker, do: Callable[[], None]) -> threading.Thread:
 def test_following_a_run_prints_its_log_as_text_and_exits_0(cli: Cli, worker: FakeWorker) -> None:
     def train() -> None:
         claim = worker.claim()
-        put_log(worker, claim, "[red]step 1[/red] \x1b[31mloss\x1b[0m 3.0\n")
+        put_log(worker, claim, "[red]step 1[/red] \x1b[31mloss\x1b[0m \x1b]52;c;cHduZWQ=\x07\x9b2J3.0\n")
         worker.finish(claim)
 
     thread = work(worker, train)
@@ -38,7 +38,7 @@ def test_following_a_run_prints_its_log_as_text_and_exits_0(cli: Cli, worker: Fa
     thread.join(10)
     assert status == 0
     assert "[red]step 1[/red]" in out, "markup in a log is text"
-    assert "\x1b" not in out, "a log does not steer the terminal"
+    assert not {"\x1b", "\x07", "\x9b"} & set(out), "a log does not steer the terminal"
 
 
 def test_a_failed_run_exits_1_and_says_why(cli: Cli, worker: FakeWorker) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -38,8 +39,10 @@ def running(place: Path, first: str, second: str | None = None) -> Iterator[int]
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     paths = "\n".join(f"{kind}_temp_path {place / kind};" for kind in kinds)
     config = place / "nginx.conf"
+    # a large body goes to a directory that is pytest's own: not to be written by nginx's usual user
+    user = "user root; " if os.geteuid() == 0 else ""
     config.write_text(
-        f"daemon off; pid {place}/pid; error_log {place}/error.log; events {{}}\n"
+        f"{user}daemon off; pid {place}/pid; error_log {place}/error.log; events {{}}\n"
         f"http {{ access_log off; {paths}\n{example(port, first, second)}\n}}\n"
     )
     process = subprocess.Popen(["nginx", "-p", str(place), "-c", str(config)], stderr=subprocess.PIPE)

@@ -1,9 +1,11 @@
-"""The service behind a real nginx with our example: names, WebSockets, server-sent events."""
+"""The service behind a real nginx and a real Caddy with our examples: names, WebSockets, events, bodies."""
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from socket import create_connection
 
 import httpx
 import pytest
@@ -12,13 +14,13 @@ from websockets.sync.client import connect
 from nanochat_client.types.keys import USER, KeyCreate
 from server.keys import local
 from server.settings import Settings
-from tests.deploy import nginx
+from tests.deploy import caddy, nginx
 from tests.deploy.nginx import NAME
-from tests.services import Service
+from tests.services import Service, eventually
 
-pytestmark = [
-    nginx.NEEDED,
-    pytest.mark.parametrize("database_url", ["sqlite"], indirect=True),
+sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+EACH = [
+    pytest.param(proxy, marks=proxy.NEEDED, id=proxy.__name__.rpartition(".")[2]) for proxy in (nginx, caddy)
 ]
 
 
@@ -29,14 +31,16 @@ def behind(settings: Settings) -> Iterator[Service]:
     running.stop()
 
 
-@pytest.fixture
-def proxy(behind: Service, tmp_path: Path) -> Iterator[int]:
-    """The port of nginx in front of this service."""
-    with nginx.running(tmp_path, behind.base_url) as port:
+@pytest.fixture(params=EACH)
+def proxy(request: pytest.FixtureRequest, behind: Service, tmp_path: Path) -> Iterator[int]:
+    """The port of a proxy in front of this service."""
+    (place := tmp_path / "proxy").mkdir()
+    with request.param.running(place, behind.base_url) as port:
         yield port
 
 
-def test_pages_streams_and_keys_work_through_nginx(behind: Service, proxy: int) -> None:
+@sqlite
+def test_pages_streams_and_keys_work_through_a_proxy(behind: Service, proxy: int) -> None:
     key = local.create(behind.settings, KeyCreate(name="ada", scopes=list(USER)))
     bearer = {"authorization": f"Bearer {key}"}
     here = f"{NAME}:{proxy}"
@@ -48,12 +52,46 @@ def test_pages_streams_and_keys_work_through_nginx(behind: Service, proxy: int) 
         with client.stream("GET", f"/runs/{run['id']}/stream?channels=state") as stream:
             first = next(line for line in stream.iter_lines() if line)
             assert first.startswith("data: "), "an event arrives while the stream goes on"
+            assert streams(behind) == 1
+    eventually(lambda: streams(behind) == 0)  # who has left is seen leaving
     assert httpx.get(f"http://127.0.0.1:{proxy}/runs", headers={"host": here}).status_code == 401
     with connect(
-        f"ws://127.0.0.1:{proxy}/runs/{run['id']}/stream?channels=state",
+        f"ws://{here}/runs/{run['id']}/stream?channels=state",
+        sock=create_connection(("127.0.0.1", proxy)),  # the name leads nowhere
         additional_headers={**bearer},
-        origin=f"http://127.0.0.1:{proxy}",  # type: ignore[arg-type]
+        origin=f"http://{here}",  # type: ignore[arg-type]
     ) as socket:
         assert '"welcome"' in str(socket.recv(timeout=10))
         socket.send('{"op":"ping"}')
         assert any('"pong"' in str(socket.recv(timeout=10)) for _ in range(5))
+
+
+def streams(service: Service) -> int:
+    """Answers that go on, in the server itself."""
+    return len(service._server.server_state.tasks)
+
+
+@sqlite
+def test_no_client_says_to_a_proxy_how_it_has_come(behind: Service, proxy: int) -> None:
+    """The cookie is `Secure` when the proxy was spoken to over TLS, not when a header says so."""
+    key = local.create(behind.settings, KeyCreate(name="ada", scopes=list(USER)))
+    url, headers = f"http://127.0.0.1:{proxy}", {"host": f"{NAME}:{proxy}"}
+    forged = {**headers, "x-forwarded-proto": "https", "x-forwarded-host": "evil.example"}
+    answer = httpx.post(f"{url}/login", json={"key": key}, headers=forged)
+    assert answer.status_code == 200 and "secure" not in answer.headers["set-cookie"].lower()
+    assert "evil.example" not in str(httpx.get(f"{url}/ui", headers=forged).headers)
+    other = {"host": "other.example.com", "authorization": f"Bearer {key}"}
+    assert "items" not in httpx.get(f"{url}/runs", headers=other).text
+    direct = httpx.post(
+        f"{behind.base_url}/login", json={"key": key}, headers={"host": NAME, "x-forwarded-proto": "https"}
+    )
+    assert "secure" in direct.headers["set-cookie"].lower(), "as a proxy says it over TLS"
+
+
+@caddy.NEEDED
+def test_caddy_understands_the_file_as_it_is(tmp_path: Path) -> None:
+    command = ["caddy", "validate", "--config", str(caddy.EXAMPLE), "--adapter", "caddyfile"]
+    ended = subprocess.run(
+        command, env=caddy.environment(tmp_path), capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode == 0, ended.stderr

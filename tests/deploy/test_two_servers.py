@@ -14,12 +14,13 @@ from typing import Any, cast
 
 import pytest
 
+from nanochat_client import upload
 from nanochat_client.types.keys import USER, KeyCreate
 from server.keys import local
 from server.settings import Settings
 from tests.deploy import nginx
 from tests.deploy.nginx import NAME
-from tests.deploy.traffic import Front, Traffic
+from tests.deploy.traffic import UPLOAD_PART_BYTES, UPLOAD_PARTS, Front, Traffic
 from tests.server.fake_worker import FakeWorker
 from tests.server.live.test_replicas import Replica, start
 from tests.server.telemetry.test_ingest import begin
@@ -35,10 +36,10 @@ TAKEN_BACK_S = 2.5
 
 
 class Pair:
-    """Two servers with a port each."""
+    """Two servers with a port each and one base directory."""
 
     def __init__(self, settings: Settings, place: Path) -> None:
-        self._settings, self._place = settings, place
+        self._settings, self.base = settings, place
         self._ports = (free_port(), free_port())
         self.both = [self._start(0), self._start(1)]
         for replica in self.both:
@@ -46,7 +47,7 @@ class Pair:
 
     def _start(self, which: int) -> Replica:
         return start(
-            self._settings, self._place / "ab"[which], self._ports[which], NANOCHAT_ALLOWED_HOSTS=NAME,
+            self._settings, self.base, self._ports[which], NANOCHAT_ALLOWED_HOSTS=NAME,
             NANOCHAT_DRAIN_S="10", NANOCHAT_LOG_LEVEL="warning",
         )  # fmt: skip
 
@@ -67,16 +68,19 @@ class Pair:
 
 
 @pytest.fixture
-def traffic(settings: Settings, tmp_path: Path) -> Iterator[tuple[Pair, Traffic]]:
+def traffic(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Pair, Traffic]]:
     """The two servers, and what will be asked of them through the proxy."""
+    monkeypatch.setattr(upload, "PART_BYTES", UPLOAD_PART_BYTES)
     key = local.create(settings, KeyCreate(name="ada", scopes=list(USER)))
-    pair = Pair(settings, tmp_path)
+    pair = Pair(settings, tmp_path / "base")
     first, second = (replica.base_url for replica in pair.both)
     with nginx.running(tmp_path, first, second) as port:
         front = Front(settings, port, key)
         worker = FakeWorker(cast(Service, front), slots=1)
         shipping = begin(cast(Service, front), worker)
-        yield pair, Traffic(front, worker, shipping.claim)
+        yield pair, Traffic(front, worker, shipping.claim, tmp_path)
         front.close()
     pair.close()
 
@@ -92,7 +96,7 @@ def listed(front: Front, path: str, **params: Any) -> list[dict[str, Any]]:
         params["cursor"] = page["next_cursor"]
 
 
-def check(traffic: Traffic) -> None:
+def check(traffic: Traffic, base: Path) -> None:
     """Nothing that was acknowledged is lost, nothing came twice, and everybody has seen all of it."""
     worker, front = traffic.worker, traffic.front
     steps = list(range(1, worker.step + 1))
@@ -105,6 +109,9 @@ def check(traffic: Traffic) -> None:
     assert traffic.created and all(len(ids) == 1 for ids in traffic.created), "two answers, one run"
     names = [run["name"] for run in listed(front, "/runs", tag="load", limit=200)]
     assert sorted(names) == sorted(f"load {number}" for number in range(len(traffic.created)))
+    sent, file = traffic.uploader, traffic.uploader.file
+    assert file is not None and sent.steps[-1] == file.size and len(sent.steps) > UPLOAD_PARTS / 2
+    assert (base / file.path).read_bytes() == sent.source.read_bytes()
 
 
 async def test_a_server_that_is_killed_under_load_costs_its_own_requests_and_nothing_that_was_stored(
@@ -119,7 +126,7 @@ async def test_a_server_that_is_killed_under_load_costs_its_own_requests_and_not
         await asyncio.sleep(7)
     figures = load.figures
     print(f"\nkilled: {figures}")
-    check(load)
+    check(load, pair.base)
     assert figures.breaks >= 10, "its followers had to come back"
     assert figures.failed_reads <= figures.reads / 100
     assert figures.failed_creations <= 4 and figures.failed_shipments <= 4, "those that it had in hand"
@@ -140,6 +147,6 @@ async def test_servers_that_are_restarted_one_after_the_other_under_load_fail_no
         await asyncio.sleep(2)
     figures = load.figures
     print(f"\nrestarted (left within {max(took_s):.1f} s): {figures}")
-    check(load)
+    check(load, pair.base)
     assert (figures.failed_reads, figures.failed_creations, figures.failed_shipments) == (0, 0, 0)
     assert figures.breaks >= 50 and figures.longest_pause_s < 20

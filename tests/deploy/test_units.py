@@ -54,7 +54,7 @@ def test_systemd_understands_the_units(tmp_path: Path) -> None:
             "nginx.conf",
             ("$http_upgrade", "$http_host", "proxy_buffering off", "X-Forwarded-Proto", "read_timeout 300s"),
         ),
-        ("Caddyfile", ("reverse_proxy 127.0.0.1:8000", "flush_interval -1")),
+        ("Caddyfile", ("reverse_proxy 127.0.0.1:8000", "NANOCHAT_HOST=127.0.0.1")),
     ],
 )
 def test_a_proxy_passes_on_what_streams_need(name: str, needs: tuple[str, ...]) -> None:

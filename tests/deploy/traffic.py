@@ -1,4 +1,5 @@
-"""What a service behind a proxy has to do at the same time: a worker ships, people follow, read and create.
+"""What a service behind a proxy has to do at the same time: a worker ships, people follow,
+read, create and upload.
 
 Reads and creations come at fixed times, whatever became of those before (open loop). Nothing here repeats a
 request that fails unseen: a read is sent once, and what is sent again is counted.
@@ -13,21 +14,26 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
 
+from nanochat_client import Client
 from nanochat_client.address import Address
 from nanochat_client.stream import AsyncStream, End, Log, Metric
-from nanochat_client.types import Beat, Finish, HostStats
+from nanochat_client.types import Beat, File, Finish, HostStats
 from server.settings import Settings
 from tests.bench_control.load import percentile
 from tests.server.fake_worker import STATS, FakeWorker
+from tests.server.files.uploads import conversations
 from tests.services import WORKER_TOKEN
 from worker.api import Api, Away, insist
 
 TICKS, READS, CREATIONS = 5, 25, 4  # a second
 FOLLOWERS = 50
+#: an upload that takes as long as the rest
+UPLOAD_PARTS, UPLOAD_PART_BYTES, UPLOAD_PAUSE_S = 100, 64 * 1024, 0.2
 GATEWAY = (502, 503, 504)
 
 
@@ -153,11 +159,37 @@ class Worker(threading.Thread):
         assert not self.is_alive()
 
 
+class Uploader(threading.Thread):
+    """Somebody who uploads a file with the SDK, slowly, in many parts."""
+
+    def __init__(self, front: Front, place: Path) -> None:
+        super().__init__(daemon=True)
+        self._client = Client(front.base_url, front.key)
+        self.source = place / "slow.jsonl"
+        self.source.write_bytes(conversations(UPLOAD_PARTS * UPLOAD_PART_BYTES))
+        self.file: File | None = None
+        self.steps: list[int] = []
+        """How far it was, after each part."""
+
+    def run(self) -> None:
+        self.file = self._client.files.upload(self.source, progress=self._part_came)
+
+    def _part_came(self, here: int, whole: int) -> None:
+        self.steps.append(here)
+        time.sleep(UPLOAD_PAUSE_S)
+
+    def end(self) -> None:
+        self.join(120)
+        self._client.close()
+        assert self.file is not None and self.file.state == "ready", "the upload has ended well"
+
+
 class Traffic:
     """`async with Traffic(…)`: from the first request until the run has ended and everybody has seen it."""
 
-    def __init__(self, front: Front, worker: FakeWorker, claim: dict[str, Any]) -> None:
+    def __init__(self, front: Front, worker: FakeWorker, claim: dict[str, Any], place: Path) -> None:
         self.front, self.run_id, self.figures = front, str(claim["run_id"]), Figures()
+        self.uploader = Uploader(front, place)
         self.worker = Worker(front, worker, claim, self.figures)
         self.followers = [Follower() for _ in range(FOLLOWERS)]
         self.created: list[set[str]] = []
@@ -169,6 +201,7 @@ class Traffic:
         self._http = httpx.AsyncClient(base_url=self.front.base_url, headers=headers, timeout=30)
         self._watching = [asyncio.create_task(self._follow(follower)) for follower in self.followers]
         self.worker.start()
+        self.uploader.start()
         self._asking = [
             asyncio.create_task(self._at_rate(READS, self._read)),
             asyncio.create_task(self._at_rate(CREATIONS / 2, self._create)),
@@ -178,6 +211,7 @@ class Traffic:
     async def __aexit__(self, kind: object, error: object, trace: object) -> None:
         self._over = True
         await asyncio.gather(*self._asking)
+        await asyncio.to_thread(self.uploader.end)
         await asyncio.to_thread(self.worker.end)
         async with asyncio.timeout(60):
             await asyncio.gather(*self._watching)

@@ -64,7 +64,9 @@ def _commands(line: str) -> Iterator[list[str]]:
 
 
 def _ours(command: list[str]) -> list[str] | None:
-    while command and (ASSIGNMENT.fullmatch(command[0]) or command[0] in ("sudo", "env", "exec")):
+    while command and (
+        ASSIGNMENT.fullmatch(command[0]) or command[0] in ("sudo", "env", "exec", "as_server")
+    ):
         command = command[3:] if command[:2] == ["env", "-u"] else command[1:]
     if not command or (name := command[0].removeprefix(".venv/bin/")) not in OURS:
         return None

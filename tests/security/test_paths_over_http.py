@@ -56,24 +56,49 @@ def test_hostile_ids_find_nothing_and_break_nothing(service: Service, tmp_path: 
     assert (tmp_path / "planted.txt").read_text() == PLANTED
 
 
+FIELDS = (
+    "../../etc/passwd",
+    "/etc/passwd",
+    "..\\x",
+    "a\0b",
+    "a\ud800b",
+    "%2e%2e/x",
+    "$(touch x)",
+    "`id`",
+    "a;b",
+)
+
+
 @pytest.mark.parametrize("field", ["config", "name", "parent", "checkpoint"])
 def test_hostile_fields_of_a_run_are_refused_or_kept_as_text(
     service: Service, field: str, tmp_path: Path
 ) -> None:
     before = sorted(path.name for path in tmp_path.iterdir())
-    for hostile in (
-        "../../etc/passwd",
-        "/etc/passwd",
-        "..\\x",
-        "a\0b",
-        "a\ud800b",
-        "%2e%2e/x",
-        "$(touch x)",
-        "`id`",
-        "a;b",
-    ):
-        body = json.dumps({"stage": "base", field: hostile})  # half a character stays one, as an escape
-        answer = service.client.post("/runs", content=body, headers={"content-type": "application/json"})
-        assert answer.status_code in (404, 422), (field, hostile, answer.text)
-        assert "root:x:0" not in answer.text
+    for hostile in FIELDS:
+        run = {"stage": "base", field: hostile}
+        step = {"name": "a", **run}
+        for path, said in (("/runs", run), ("/pipelines", {"steps": [step]})):
+            answer = sent(service, path, said)
+            assert answer.status_code in (404, 422), (path, field, hostile, answer.text)
+            assert "root:x:0" not in answer.text
     assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("stage", ["base", "sft", "rl", "chat_eval"])
+@pytest.mark.parametrize(
+    "field", ["config", "parent", "checkpoint", "mid_checkpoint", "sft_checkpoint", "data"]
+)
+def test_hostile_fields_of_a_plan_read_nothing(
+    service: Service, stage: str, field: str, tmp_path: Path
+) -> None:
+    (tmp_path / "planted.txt").write_text(PLANTED)
+    for hostile in (*FIELDS, "../planted.txt", str(tmp_path / "planted.txt")):
+        for said in ({field: hostile}, {"overrides": {field: hostile}}):
+            answer = sent(service, "/plans", {"stage": stage, **said})
+            assert answer.status_code in (200, 404, 422), (stage, field, hostile, answer.text)
+            assert PLANTED not in answer.text and "root:x:0" not in answer.text
+
+
+def sent(service: Service, path: str, body: object) -> httpx.Response:
+    content = json.dumps(body)  # half a character stays one, as an escape
+    return service.client.post(path, content=content, headers={"content-type": "application/json"})

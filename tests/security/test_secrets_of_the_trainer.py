@@ -1,4 +1,4 @@
-"""What the service knows stays out of the processes that train, and pickles out of the queue."""
+"""What the service knows stays out of the processes that it starts, and pickles out of the queue."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ import pickle
 import zlib
 from pathlib import Path
 
+import pytest
 import redis
 from rq import Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
+from nanochat.interop import pickled
 from nanochat_client.types import Claim
+from server.exports.exporter import Exporter
+from server.exports.places import place_of
+from server.files import check
+from server.settings import Settings
 from worker import slot
 from worker.launch import environment
 
@@ -36,6 +42,39 @@ def test_a_trainer_inherits_no_secret_of_the_service(tmp_path: Path) -> None:
     given = environment(claim, tmp_path, tmp_path, {"PATH": "/bin", "HF_TOKEN": "kept", **SECRETS})
     assert not set(SECRETS) & set(given) and "planted" not in str(given)
     assert given["HF_TOKEN"] == "kept" and given["PATH"] == "/bin"
+
+
+@pytest.mark.parametrize("who", ["the check of uploads", "exports", "weights of others"])
+async def test_what_reads_the_bytes_of_others_inherits_no_secret_either(
+    who: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    given: list[dict[str, str]] = []
+
+    async def keep(*command: str, env: dict[str, str], **_: object) -> None:
+        given.append(env)
+        raise Stopped
+
+    monkeypatch.setattr("asyncio.create_subprocess_exec", keep)
+    file = tmp_path / "a"
+    file.touch()
+    with pytest.raises(Stopped):
+        match who:
+            case "the check of uploads":
+                await check.read("text", "a", file)
+            case "exports":
+                place = place_of(tmp_path, "c1", "hf-float32")
+                with file.open("w") as lock:
+                    await Exporter(Settings(base_dir=tmp_path))._export(place, tmp_path, lock)
+            case _:
+                await keep(env=pickled._environment())
+    (environ,) = given
+    assert not set(SECRETS) & set(environ) and "planted" not in str(environ)
+
+
+class Stopped(Exception):
+    """Nothing is started."""
 
 
 class Evil:

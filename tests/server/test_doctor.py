@@ -48,16 +48,19 @@ def test_nothing_is_made_where_nothing_is(tmp_path: Path) -> None:
     assert not base.exists()
 
 
+PASSWORD = "hunter22"
+
+
 @pytest.mark.parametrize("scheme", ["postgresql", "nonsense"])
 def test_what_does_not_answer_fails_and_keeps_the_password(scheme: str) -> None:
     port = free_port()
     settings = Settings(
-        database_url=f"{scheme}://someone:hunter22@127.0.0.1:{port}/x",
-        redis_url=f"redis://:hunter22@127.0.0.1:{port}/0",
+        database_url=f"{scheme}://someone:{PASSWORD}@127.0.0.1:{port}/x",
+        redis_url=f"redis://:{PASSWORD}@127.0.0.1:{port}/0",
     )
     found = looked(settings)
     assert {check["level"] for check in found.values()} == {"fail"}
-    assert "hunter22" not in json.dumps(found)
+    assert PASSWORD not in json.dumps(found)
     assert found["queue"]["fix"] == "unset NANOCHAT_REDIS_URL"
 
 

@@ -59,6 +59,28 @@ def test_a_database_newer_than_the_code_is_refused(empty_url: str) -> None:
         migrate.upgrade(empty_url)
 
 
+def test_the_command_takes_a_database_back_for_an_older_version(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """docs/deploy.md, "Rollback": what the refusal names is what the command takes."""
+    monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path))
+    monkeypatch.setenv("NANOCHAT_DATABASE_URL", empty_url)
+    assert migrate.main([]) == 0
+    assert capsys.readouterr().out == f"database is at revision {migrate.head()}\n"
+    with migrate.sync_engine(empty_url).begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    assert migrate.main([]) == 1
+    assert f"python -m server.migrate --to {migrate.head()}" in capsys.readouterr().err
+    with migrate.sync_engine(empty_url).begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = :head"), {"head": migrate.head()})
+    assert migrate.main(["--to", "0010"]) == 0
+    assert "files" not in tables(empty_url) and "webhooks" in tables(empty_url)
+    assert migrate.main(["--to", "nothing"]) == 1
+    assert capsys.readouterr().err.startswith("migrate: ")
+    assert migrate.main([]) == 0
+    assert "files" in tables(empty_url)
+
+
 def test_what_is_stored_outlives_the_way_up_and_down(empty_url: str) -> None:
     migrate.upgrade(empty_url, "0002")
     with migrate.sync_engine(empty_url).begin() as connection:

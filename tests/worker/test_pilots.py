@@ -23,6 +23,14 @@ from worker.pilots.fleet import CannotLaunch, Fleet
 from worker.pilots.slurm_jobs import Slurm
 from worker.settings import WorkerSettings
 
+#: of whoever starts the launcher, and not for those who may look into the cluster's jobs
+SECRETS = {
+    "NANOCHAT_DATABASE_URL": "postgresql://planted",
+    "NANOCHAT_API_KEY": "planted",
+    "NANOCHAT_ENGINE_KEY": "planted",
+    "NANOCHAT_BOOTSTRAP_KEY_FILE": "/planted",
+}
+
 
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -92,7 +100,7 @@ def test_a_worker_on_a_node_of_ray_has_its_gpus_its_address_and_the_launchers_se
         "NANOCHAT_URL": "http://s", "NANOCHAT_REDIS_URL": "", "NCCL_DEBUG": "INFO",
         "NANOCHAT_LAUNCHER": "ray", "NANOCHAT_RAY_GPUS": "2", "NANOCHAT_HOST_ID": "login",
         "NANOCHAT_NODE_ADDRESS": "10.0.0.1",
-        "AWS_ACCESS_KEY_ID": "k", "PATH": "/here", "CUDA_VISIBLE_DEVICES": "7",
+        "AWS_ACCESS_KEY_ID": "k", "PATH": "/here", "CUDA_VISIBLE_DEVICES": "7", **SECRETS,
     }  # fmt: skip
     given = ray_actors.passed_on(settings(tmp_path, "ray", worker_token="t"), here)
     assert given == {
@@ -116,11 +124,30 @@ def test_nodes_of_ray_are_hosts_whose_names_a_server_takes() -> None:
 
 
 def test_a_worker_on_a_node_is_an_ordinary_one_with_the_nodes_name() -> None:
-    pilot = slurm_jobs.Pilot("/shared", 30.0)
-    environ = pilot.environment({"NANOCHAT_URL": "http://s", "NANOCHAT_LAUNCHER": "slurm", "EMPTY": ""})
-    assert environ["NANOCHAT_LAUNCHER"] == "local" and environ["NANOCHAT_BASE_DIR"] == "/shared"
-    assert re.fullmatch(r"slurm-[a-z0-9-]+", environ["NANOCHAT_HOST_ID"])
-    assert pilot.environment({"NANOCHAT_HOST_ID": "mine"})["NANOCHAT_HOST_ID"] == "mine"
+    here = {
+        "NANOCHAT_URL": "http://s", "NANOCHAT_LAUNCHER": "slurm", "EMPTY": "", "NANOCHAT_REDIS_URL": "",
+        "CUDA_VISIBLE_DEVICES": "", **SECRETS,
+    }  # fmt: skip
+    assert slurm_jobs.Pilot("/shared", 30.0).environment(here, "slurm-n1") == {
+        "NANOCHAT_URL": "http://s", "NANOCHAT_LAUNCHER": "local", "NANOCHAT_BASE_DIR": "/shared", "EMPTY": "",
+        "NANOCHAT_HOST_ID": "slurm-n1", "CUDA_VISIBLE_DEVICES": "",
+    }  # fmt: skip
+    assert re.fullmatch(r"slurm-[a-z0-9-]+", slurm_jobs.wanted_name({}))
+    assert slurm_jobs.wanted_name({"NANOCHAT_HOST_ID": "mine"}) == "mine"
+
+
+def test_jobs_on_one_node_are_hosts_of_their_own_and_the_next_is_the_same_again(tmp_path: Path) -> None:
+    with (
+        slurm_jobs.own_name(tmp_path, "slurm-n1") as first,
+        slurm_jobs.own_name(tmp_path, "slurm-n1") as second,
+    ):
+        assert (first, second) == ("slurm-n1", "slurm-n1-2")
+        with slurm_jobs.own_name(tmp_path, "slurm-n2") as elsewhere:
+            assert elsewhere == "slurm-n2"
+    with slurm_jobs.own_name(tmp_path, "slurm-n1") as again:
+        assert again == first
+    longest = slurm_jobs.wanted_name({"NANOCHAT_HOST_ID": "a" * 64})
+    assert WorkerSettings(host_id=f"{longest}-1024")
 
 
 class Job:
@@ -141,9 +168,11 @@ class Nowhere:
 
     def __init__(self) -> None:
         self.made: list[Job] = []
-        self.closed = False
+        self.closed = self.busy = False
 
     def submit(self) -> Job:
+        if self.busy:
+            raise RuntimeError("sbatch: error: Socket timed out\non send/recv operation")
         self.made.append(Job(len(self.made)))
         return self.made[-1]
 
@@ -171,6 +200,47 @@ def test_a_job_that_ends_is_replaced_and_one_that_ends_at_once_not_at_once() -> 
     assert workers.jobs == ["1", "3"]
     workers.cancel()
     assert scheduler.closed, "after all of them were asked to leave"
+
+
+def test_a_scheduler_that_is_busy_is_asked_again_and_what_works_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    scheduler, now = Nowhere(), [1000.0]
+    workers = Fleet(scheduler, 2, lambda: now[0])
+    workers.look()
+    now[0] += fleet.SHORT_S
+    scheduler.made[0].over = scheduler.busy = True
+    workers.look()
+    workers.look()
+    assert workers.jobs == ["1"] and caplog.text.count("Socket timed out on send") == 1
+    scheduler.busy = False
+    now[0] += fleet.PAUSE_S
+    workers.look()
+    assert workers.jobs == ["1", "2"]
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_two_jobs_on_one_node_are_two_workers(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submitit = pytest.importorskip("submitit")
+    base = tmp_path / "node"
+    base.mkdir()
+    for key, value in worker_environment(service, NANOCHAT_HOST_ID="node-1").items():
+        monkeypatch.setenv(key, value)
+    executor = submitit.LocalExecutor(folder=tmp_path / "jobs")
+    executor.update_parameters(timeout_min=10)
+    workers = Fleet(Slurm(settings(base, grace_s=10.0), executor), 2)
+    workers.look()
+
+    def alive() -> list[str]:
+        return sorted(w["host_id"] for w in service.client.get("/workers").json()["items"] if w["alive"])
+
+    try:
+        eventually(lambda: alive() == ["node-1", "node-1-2"], 90)
+    finally:
+        workers.cancel()
+    eventually(lambda: _processes_of(base) == [], 60)
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

@@ -41,7 +41,7 @@ class Scheduler(Protocol):
     """What starts workers on nodes."""
 
     def submit(self) -> Job:
-        """Ask for one more worker. Does not wait for its node."""
+        """Ask for one more worker. Does not wait for its node. Whatever it raises is tried again later."""
         ...
 
     def look(self) -> None:
@@ -76,7 +76,12 @@ class Fleet:
                 if now - since < SHORT_S:
                     self._not_before = now + PAUSE_S
         while len(self._jobs) < self._count and now >= self._not_before:
-            job = self._scheduler.submit()
+            try:
+                job = self._scheduler.submit()
+            except Exception as error:  # busy, or a limit on jobs: those that work must not be left alone
+                log.warning("no worker could be asked for, again in %.0f s: %s", PAUSE_S, _line(error))
+                self._not_before = now + PAUSE_S
+                break
             self._jobs.append((job, now))
             log.info("job %s: a worker was asked for", job.name)
         self._scheduler.look()
@@ -101,3 +106,7 @@ class Fleet:
 
     def _stop(self, number: int, frame: object) -> None:
         self.stopping = True
+
+
+def _line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

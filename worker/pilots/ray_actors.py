@@ -33,9 +33,9 @@ from worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
 NAME = "nanochat-worker"
-#: what the launcher's environment says and the node's does not know; the rest is the node's
-PASSED = ("NANOCHAT_", "AWS_", *ALLOWED_PREFIXES)
-#: and of that what speaks of the launcher itself
+#: beside a worker's settings, what the launcher's environment says and the node's does not know
+PASSED = ("AWS_", *ALLOWED_PREFIXES)
+#: and of the settings those that speak of the launcher itself
 OWN = ("NANOCHAT_LAUNCHER", "NANOCHAT_RAY_", "NANOCHAT_SLURM_", "NANOCHAT_HOST_ID", "NANOCHAT_NODE_ADDRESS")
 #: this long is no room; less is Ray starting a process
 NO_ROOM_S = 10.0
@@ -92,11 +92,13 @@ def environment(
 
 
 def passed_on(settings: WorkerSettings, environ: Mapping[str, str]) -> dict[str, str]:
-    """Of the launcher's environment what is meant for its workers, the worker token included."""
+    """Of the launcher's environment what workers read, the worker token included, and nothing else of ours:
+    who uses the cluster may read it, and would have the database and the keys of users."""
+    mine = WorkerSettings.names()
     given = {
         key: value
         for key, value in environ.items()
-        if value and key.startswith(PASSED) and not key.startswith(OWN)
+        if value and (key in mine or key.startswith(PASSED)) and not key.startswith(OWN)
     }
     with suppress(FileNotFoundError):  # they look for the file themselves then
         given["NANOCHAT_WORKER_TOKEN"] = settings.token()

@@ -1,21 +1,27 @@
 """Workers as jobs of Slurm.
 
 Jobs are submitted by submitit; each is one node. Before its time is over or it is preempted, Slurm sends the
-worker's job SIGUSR2: trainers save and leave, their runs go on elsewhere, and the job is queued again.
+worker's job SIGUSR2: trainers save and leave, their runs go on elsewhere, and the job is queued again. Jobs
+that Slurm puts on one node are hosts of their own: `slurm-<node>`, `slurm-<node>-2` …
 
 Not covered: jobs that outlive this process when it is killed with SIGKILL (`scancel --name nanochat-worker`
-ends them).
+ends them). What is submitted is a pickle in `slurm/` of the base directory: who may write there may run
+programs as the jobs' user.
 """
 
 from __future__ import annotations
 
+import fcntl
+import itertools
 import os
 import platform
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from worker.pilots.fleet import CannotLaunch
@@ -36,16 +42,23 @@ class Pilot:
         """Returns the worker's exit status."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._leave)
-        self._worker = subprocess.Popen([sys.executable, "-m", "worker"], env=self.environment(os.environ))
-        return self._worker.wait()
+        with own_name(Path(self._base_dir), wanted_name(os.environ)) as host:
+            environ = self.environment(os.environ, host)
+            self._worker = subprocess.Popen([sys.executable, "-m", "worker"], env=environ)
+            return self._worker.wait()
 
-    def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
-        """The worker's: an ordinary one, whose host is the node's name (images share /etc/machine-id)."""
-        name = re.sub(r"[^a-z0-9-]+", "-", platform.node().lower()).strip("-")[:50] or "node"
+    def environment(self, environ: Mapping[str, str], host: str) -> dict[str, str]:
+        """The worker's: an ordinary one. sbatch hands on all that the launcher had; not for workers are the
+        database and the keys of users."""
+        mine, ours = WorkerSettings.names(), "NANOCHAT_"
         return {
-            "NANOCHAT_HOST_ID": f"slurm-{name}",
             # an empty setting is none; an empty CUDA_VISIBLE_DEVICES is not
-            **{key: value for key, value in environ.items() if value or not key.startswith("NANOCHAT_")},
+            **{
+                key: value
+                for key, value in environ.items()
+                if not key.startswith(ours) or (value and key in mine)
+            },
+            "NANOCHAT_HOST_ID": host,
             "NANOCHAT_LAUNCHER": "local",
             "NANOCHAT_BASE_DIR": self._base_dir,
         }
@@ -65,6 +78,34 @@ class Pilot:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_worker": None}
+
+
+def wanted_name(environ: Mapping[str, str]) -> str:
+    """Of the host: what NANOCHAT_HOST_ID says, else the node's (images share /etc/machine-id)."""
+    if given := environ.get("NANOCHAT_HOST_ID"):
+        return given[:58]
+    name = re.sub(r"[^a-z0-9-]+", "-", platform.node().lower()).strip("-")[:50] or "node"
+    return f"slurm-{name}"
+
+
+@contextmanager
+def own_name(base: Path, wanted: str) -> Iterator[str]:
+    """A host id that no other job has: `wanted`, or with the lowest number that is free.
+
+    The lock goes with this process; the next job of the node is the same host again, so it proves what the
+    one before has left.
+    """
+    folder = base / "slurm"
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        name = wanted if number == 1 else f"{wanted}-{number}"
+        with (folder / f"{name}.lock").open("ab") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            yield name
+            return
 
 
 class Submitted:

@@ -17,7 +17,9 @@ from nanochat.checkpoint import load_model, read_meta
 from nanochat.engine import generate_batch
 from nanochat.errors import DataError
 from nanochat.gpt import GPT, GPTConfig
+from nanochat.interop import pickled
 from nanochat.interop.original import read_pickled_tokenizer
+from nanochat.interop.pickled import read_weights
 from nanochat.tokenizer import SPLIT_PATTERN, Tokenizer
 from tests.nanochat.trainers import Home
 
@@ -140,6 +142,50 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no pickled tiktoken encoding"):
         read_pickled_tokenizer(file)
     assert not (tmp_path / "was here").exists()
+
+
+def test_weights_that_would_run_code_run_nothing_and_their_reader_knows_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Evil:
+        def __reduce__(self) -> object:
+            return (Path.touch, (tmp_path / "was here",))
+
+    write(tmp_path)
+    file = tmp_path / "base_checkpoints" / "d1" / "model_000007.pt"
+    for content in ({"a": Evil()}, Evil()):
+        torch.save(content, file)
+        with pytest.raises(DataError, match=r"weights_only|Weights only"):
+            read_weights(file, tmp_path)
+    assert not (tmp_path / "was here").exists()
+    monkeypatch.setenv("NANOCHAT_WORKER_TOKEN", "planted")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "planted")
+    assert "planted" not in str(pickled._environment())
+    assert list(tmp_path.glob(".weights-*")) == []
+
+
+def test_a_small_file_of_weights_takes_no_large_memory_and_no_large_file(tmp_path: Path) -> None:
+    """A tensor that says 4 GB of one number: a view of four bytes."""
+    file = tmp_path / "model_000001.pt"
+    torch.save({"a": torch.zeros(1).expand(10**9)}, file)
+    assert file.stat().st_size < 10_000
+    with pytest.raises(DataError, match="memory"):
+        read_weights(file, tmp_path)
+    torch.save({"a": torch.zeros(1).expand(10**7)}, file)
+    with pytest.raises(DataError, match="not the weights"):
+        read_weights(file, tmp_path)
+
+
+def test_what_a_killed_reader_left_goes_with_the_next(tmp_path: Path) -> None:
+    left = tmp_path / ".weights-x"
+    left.mkdir()
+    file = tmp_path / "model_000001.pt"
+    weights = {"a": torch.arange(3).bfloat16(), "b": torch.ones(2, 2).t()}
+    torch.save({**weights, "c": weights["b"][0]}, file)
+    read = read_weights(file, tmp_path)
+    assert torch.equal(read["a"], weights["a"]) and read["a"].dtype == torch.bfloat16
+    assert torch.equal(read["c"], weights["b"][0])
+    assert not left.exists()
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ STEPS: list[dict[str, Any]] = [
     {"name": "sft", "stage": "sft", "gpus": 0},
     {"name": "eval", "stage": "chat_eval", "gpus": 0},
 ]
+#: what a step over four GPUs has
+WIDE: dict[str, Any] = {"gpus": 4, "overrides": {"total_batch_size": 4096}}
 
 
 def post(service: Service, **body: Any) -> dict[str, Any]:
@@ -103,6 +105,12 @@ def test_the_same_idempotency_key_makes_one_pipeline(service: Service) -> None:
     assert len(service.client.get("/runs").json()["items"]) == 4
 
 
+def test_a_step_spreads_over_the_nodes_that_it_asks_for(service: Service) -> None:
+    step = {**STEPS[1], **WIDE, "nodes": 2, "min_nodes": 1}
+    made = post(service, steps=[STEPS[0], step, {**STEPS[2], "parent": "base"}])
+    assert [(run["gpus"], run["nodes"]) for run in made["runs"]] == [(0, 1), (4, 2), (0, 1)]
+
+
 @sqlite_only
 def test_bad_pipelines_are_refused_whole_with_pointers(service: Service) -> None:
     bad: list[tuple[dict[str, Any], str]] = [
@@ -118,6 +126,8 @@ def test_bad_pipelines_are_refused_whole_with_pointers(service: Service) -> None
         ({"steps": [{**STEPS[0], "checkpoint": "worst"}]}, "/steps/0/checkpoint"),
         ({"steps": [{**STEPS[0], "gpus": 3}]}, "/steps/0/gpus"),
         ({"steps": [{**STEPS[0], "optional": True}, STEPS[1]]}, "/steps/1/parent"),
+        ({"steps": [{**STEPS[0], "nodes": 2}]}, "/steps/0/nodes"),
+        ({"steps": [STEPS[0], {**STEPS[1], **WIDE, "nodes": 3}]}, "/steps/1/nodes"),
     ]
     for body, pointer in bad:
         answer = service.client.post("/pipelines", json=body)

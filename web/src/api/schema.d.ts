@@ -2897,8 +2897,19 @@ export interface components {
             config?: string | null;
             /** Gpus */
             gpus?: number | null;
+            /**
+             * Min Nodes
+             * @description Once it has run, it may go on with so few when others are lost; absent: never fewer than `nodes`.
+             */
+            min_nodes?: number | null;
             /** Name */
             name: string;
+            /**
+             * Nodes
+             * @description Workers that the step's run spreads over, all of them or none; `gpus` is the sum.
+             * @default 1
+             */
+            nodes: number;
             /**
              * Optional
              * @description The pipeline succeeds also when this step fails, e.g. an evaluation whose data is not here.
