@@ -6,8 +6,8 @@ from datetime import datetime
 
 from pydantic import Field, JsonValue
 
-from nanochat_client.types.runs import Run, RunState
-from nanochat_client.types.wire import Name, Request, Wire
+from nanochat_client.types.runs import Run, RunState, Selector
+from nanochat_client.types.wire import Flag, Name, Request, Whole, Wire
 
 
 class PipelineStep(Request):
@@ -17,9 +17,9 @@ class PipelineStep(Request):
     overrides: dict[str, JsonValue] = {}
     parent: str | None = None
     """Name of an earlier step; absent: the step before this one."""
-    checkpoint: str = Field(default="last", max_length=64)
-    gpus: int | None = Field(default=None, ge=0, le=64)
-    optional: bool = False
+    checkpoint: Selector = "last"
+    gpus: Whole | None = Field(default=None, ge=0, le=64)
+    optional: Flag = False
     """The pipeline succeeds also when this step fails, e.g. an evaluation whose data is not here."""
 
 
