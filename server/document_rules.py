@@ -1,4 +1,4 @@
-"""Rules that code checks and JSON Schema can say: written into the OpenAPI document, so that it says them too.
+"""Rules that code checks and JSON Schema can say, written into the OpenAPI document.
 
 They are here, and not at the models, where a rule needs what the client's package does not know (stages,
 names of files) or is about several fields at once. Not covered: rules that need the database, the disk or a
@@ -23,7 +23,7 @@ SECURITY: Schema = {
     KEY: {
         "type": "http",
         "scheme": "bearer",
-        "description": "`nck_…`, as `nanochat keys create` makes them. A key opens an operation with any one of "
+        "description": "`nck_…`, as `nanochat keys create` makes them. A key opens an operation with any of "
         "its scopes; `admin` stands for all but `worker`. No key is asked for where the service is open "
         "(NANOCHAT_AUTH), except below /internal.",
     }

@@ -32,7 +32,7 @@ class FileCreate(Request):
     name: str = Field(min_length=1, max_length=255)
     """Small letters, digits, dot, dash, underscore; the ending says the format."""
     kind: FileKind
-    size: Whole = Field(ge=1, lt=2**62)
+    size: Whole = Field(ge=1, le=2**53)
     """Bytes."""
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     """Of all of it, hex."""

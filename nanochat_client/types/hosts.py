@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
 
-from pydantic import Field
-
-from nanochat_client.types.wire import Real, Whole, Wire
-
-#: what a column and a gauge can hold
-Count = Annotated[Whole, Field(ge=0, lt=2**63)]
+from nanochat_client.types.wire import Count, Real, Wire
 
 
 class Gpu(Wire):

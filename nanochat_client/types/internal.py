@@ -6,13 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
-from nanochat_client.types.hosts import Count, Gpu, HostStats
+from nanochat_client.types.hosts import Gpu, HostStats
 from nanochat_client.types.runs import Desired, Reason, RunState
-from nanochat_client.types.wire import STORABLE, Flag, Real, Request, Whole, Wire
+from nanochat_client.types.wire import NUMBER, STORABLE, Count, Flag, Request, Whole, Wire
 
 #: of a process, as the operating system counts
-Small = Annotated[Whole, Field(ge=-(2**31), lt=2**31)]
-Seconds = Annotated[Real, Field(ge=0)]
+Small = Annotated[int, Field(ge=-(2**31), lt=2**31), NUMBER]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False), NUMBER]
 
 
 class WorkerRegister(Request):

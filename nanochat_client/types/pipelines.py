@@ -7,7 +7,7 @@ from datetime import datetime
 from pydantic import Field, JsonValue
 
 from nanochat_client.types.runs import Run, RunState, Selector
-from nanochat_client.types.wire import Flag, Name, Request, Whole, Wire
+from nanochat_client.types.wire import Flag, Gpus, Name, Request, Wire
 
 
 class PipelineStep(Request):
@@ -18,7 +18,7 @@ class PipelineStep(Request):
     parent: str | None = None
     """Name of an earlier step; absent: the step before this one."""
     checkpoint: Selector = "last"
-    gpus: Whole | None = Field(default=None, ge=0, le=64)
+    gpus: Gpus | None = None
     optional: Flag = False
     """The pipeline succeeds also when this step fails, e.g. an evaluation whose data is not here."""
 

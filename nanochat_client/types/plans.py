@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field, JsonValue
 
 from nanochat_client.types.problems import ProblemItem
 from nanochat_client.types.runs import Selector
-from nanochat_client.types.wire import Real, Request, RowId, Whole, Wire
+from nanochat_client.types.wire import NUMBER, Gpus, Request, RowId, Wire
 
 
 class PlanCreate(Request):
@@ -19,11 +21,11 @@ class PlanCreate(Request):
     """Of the parent: `last`, `best:<metric>` or `step:<n>`."""
     overrides: dict[str, JsonValue] = {}
     """Config fields that win over the preset."""
-    gpus: Whole | None = Field(default=None, ge=0, le=64)
+    gpus: Gpus | None = None
     """GPUs to plan for; absent: what the preset implies, else one if there is one."""
     gpu: str | None = Field(default=None, max_length=64)
     """Kind of GPU, e.g. RTX 5090; absent: what the best worker has."""
-    target_vram_gb: Real | None = Field(default=None, gt=0, le=1024)
+    target_vram_gb: Annotated[float, Field(gt=0, le=1024), NUMBER] | None = None
     """GiB that a rank may take; absent: all of its GPU's memory."""
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
-from nanochat_client.types.wire import Name, Real, Request, RowId, Storable, Tag, Whole, Wire
+from nanochat_client.types.wire import NUMBER, Gpus, Name, Request, RowId, Storable, Tag, Whole, Wire
 
 _CHOICE = r"best:[A-Za-z0-9_@/.-]{1,48}|step:[0-9]{1,18}"
 SELECTOR = rf"^(last|{_CHOICE})$"
@@ -75,16 +75,16 @@ class RunCreate(Request):
     """Run whose checkpoint this one starts from; it waits until that run has succeeded."""
     checkpoint: Selector = "last"
     """Which checkpoint of the parent: last, best:<metric> or step:<n>."""
-    gpus: Whole | None = Field(default=None, ge=0, le=64)
+    gpus: Gpus | None = None
     """GPUs to use; absent: what the preset implies, else one if there is one."""
     nodes: Whole = Field(default=1, ge=1, le=64)
     """Workers that the run spreads over, all of them or none; `gpus` is the sum."""
-    min_nodes: Whole | None = Field(default=None, ge=1, le=64)
+    min_nodes: Annotated[int, Field(ge=1, le=64), NUMBER] | None = None
     """Once it has run, it may go on with so few when others are lost; absent: never fewer than `nodes`."""
     priority: Whole = Field(default=0, ge=-100, le=100)
     max_restarts: Whole = Field(default=3, ge=0, le=100)
     """Times the run goes on by itself after a lost worker, a killed process or a lost GPU."""
-    max_duration_s: Real | None = Field(default=None, gt=0, le=10_000_000)
+    max_duration_s: Annotated[float, Field(gt=0, le=10_000_000), NUMBER] | None = None
     """Seconds its trainers may work, over all attempts; then it saves, leaves and fails with `timeout`."""
     tags: list[Tag] = Field(default=[], max_length=32)
 
@@ -99,7 +99,7 @@ class RunPatch(Request):
     name: str | None = Field(default=None, pattern=Name)
     tags: list[Tag] | None = Field(default=None, max_length=32)
     notes: Storable | None = Field(default=None, max_length=65536)
-    priority: Whole | None = Field(default=None, ge=-100, le=100)
+    priority: Annotated[int, Field(ge=-100, le=100), NUMBER] | None = None
 
 
 class Run(Wire):

@@ -22,7 +22,7 @@ from server.runs.pages import Cursor, Limit, decode, next_cursor
 from server.runs.resolve import check_text
 
 router = APIRouter(prefix="/files", tags=["files"])
-Offset = Annotated[int, Header(alias="Upload-Offset", ge=0, lt=2**62)]
+Offset = Annotated[int, Header(alias="Upload-Offset", ge=0, le=2**53)]
 #: a check that takes longer is looked for with GET
 CHECK_WAIT_S = 10.0
 BYTES: dict[str, Any] = {

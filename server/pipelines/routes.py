@@ -47,9 +47,7 @@ async def create_pipeline(
 
 
 @router.get("")
-async def list_pipelines(
-    session: Read, cursor: Cursor = None, limit: Limit = 50
-) -> Page[Pipeline]:
+async def list_pipelines(session: Read, cursor: Cursor = None, limit: Limit = 50) -> Page[Pipeline]:
     """Newest first."""
     table = models.Pipeline
     query = select(table).order_by(table.created_at.desc(), table.id.desc())

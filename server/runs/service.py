@@ -239,7 +239,7 @@ def check_version(run: Run, if_match: str | None) -> None:
     if if_match is None or if_match.strip() == "*":
         return
     if not _IF_MATCH.fullmatch(if_match.strip()):
-        message = f"If-Match takes the ETag of a version, \"{run.version}\", or *"
+        message = f'If-Match takes the ETag of a version, "{run.version}", or *'
         raise invalid([ProblemItem(pointer="/If-Match", message=message)], "invalid")
     given = [tag.strip().removeprefix("W/").strip('"') for tag in if_match.split(",")]
     if str(run.version) not in given:

@@ -22,8 +22,8 @@ from server.telemetry.internal import router as internal
 
 router = APIRouter(tags=["telemetry"])
 router.include_router(internal)
-Offset = Annotated[int, Query(ge=0, lt=2**62)]
-Step = Annotated[int, Query(ge=-1, lt=2**62)]
+Offset = Annotated[int, Query(ge=0, le=2**53)]
+Step = Annotated[int, Query(ge=-1, le=2**53)]
 NEVER_BELOW = 1000
 AS_TEXT: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
 
