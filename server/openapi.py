@@ -2,7 +2,7 @@
 
 It is the one of /openapi.json without the text forms of answers that are JSON as well: the dashboard asks
 for JSON, and its generator would make every answer "this or a string". Nor does it say which fields of a body
-exclude each other, which types cannot.
+exclude each other, which types cannot, nor names of stages, which the dashboard asks for.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ def without_text_forms(document: dict[str, Any]) -> dict[str, Any]:
     for schema in document["components"]["schemas"].values():
         if "properties" in schema:
             schema.pop("anyOf", None)
+            schema["properties"].get("stage", {}).pop("enum", None)
+    for parameter in document["paths"]["/runs"]["get"]["parameters"]:
+        parameter["schema"].pop("enum", None)
     return document
 
 

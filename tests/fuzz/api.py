@@ -159,7 +159,6 @@ def ask(program: Path, server: Running, settings: Path, auth: str, seconds: int,
         str(program), "--config-file", str(settings), "run", f"{server.base_url}/openapi.json",
         "--phases", "coverage,fuzzing,stateful", "--max-time", str(seconds), "--seed", str(seed),
         "--continue-on-failure", "--no-color",
-        "--report", "ndjson", "--report-dir", str(REPORTS / f"auth-{auth}"),
     ]  # fmt: skip
     if auth == "on":
         for operation in OWN_KEY:
