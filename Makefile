@@ -5,11 +5,13 @@ BIN := .venv/bin
 TRIES ?= 20
 HOME_DIR ?= /tmp/nanochat-ablation
 MINUTES ?= 10
+SECONDS ?= 600
+SEED ?= 1
 export NANOCHAT_PORT ?= $(PORT)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup up lint types test test-fast test-faults coverage test-clients web bench bench-train bench-kills bench-modern \
-	bench-web bench-loss bench-overheads bench-tokenizer bench-serve bench-eval bench-control bench-scale bench-quality bench-witness soak docs site audit fuzz
+	bench-web bench-loss bench-overheads bench-tokenizer bench-serve bench-eval bench-control bench-scale bench-quality bench-witness soak docs site audit fuzz fuzz-api
 
 help: ## list the targets
 	@echo "targets:"
@@ -144,6 +146,11 @@ fuzz: ## inputs made by coverage (atheris) for what reads bytes of others, every
 	@echo "fuzz: presets, overrides, events, conversations, cursors …; what is found is in build/fuzz/findings"
 	@$(PYTHON) bootstrap.py --dev
 	@$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
+
+fuzz-api: ## schemathesis against a real server, open and with keys, ten minutes each (SECONDS=…, SEED=…; installed apart, once)
+	@echo "fuzz-api: does the service do what its OpenAPI document says? what was said is in build/fuzz/api"
+	@$(PYTHON) bootstrap.py --dev
+	@$(BIN)/python -m tests.fuzz.api --seconds $(SECONDS) --seed $(SEED)
 
 bench-control: ## the control plane's figures, against MLflow 3 (installs 600 MB apart, once; about 30 minutes)
 	@echo "bench-control: ingest, reads, charts, live streams, MLflow; it is installed in ~/.cache/nanochat-bench-mlflow"

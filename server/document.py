@@ -1,7 +1,7 @@
 """The OpenAPI document as the service really answers: what FastAPI cannot know by itself is added here.
 
-Every error is a problem document (under /v1 OpenAI's error object), and bodies that are parsed by hand are
-described by their models.
+Every error is a problem document (under /v1 OpenAI's error object), bodies that are parsed by hand are
+described by their models, and rules that code checks are said where a schema can (document_rules.py).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from nanochat_client.types import ProblemDocument
+from server import document_rules
 from server.inference.schemas import ChatRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
 
 REF = "#/components/schemas/{model}"
@@ -69,6 +70,7 @@ def complete(document: dict[str, Any]) -> None:
                 content["schema"] = {"$ref": REF.format(model=BODIES[path].__name__)}
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
+    document_rules.apply(document)
 
 
 def _add(schemas: dict[str, Any], model: type[BaseModel]) -> None:

@@ -1,7 +1,8 @@
 """`python -m server.openapi` prints the OpenAPI document that the dashboard's types are generated from.
 
 It is the one of /openapi.json without the text forms of answers that are JSON as well: the dashboard asks
-for JSON, and its generator would make every answer "this or a string".
+for JSON, and its generator would make every answer "this or a string". Nor does it say which fields of a body
+exclude each other, which types cannot, nor names of stages, which the dashboard asks for.
 """
 
 from __future__ import annotations
@@ -21,6 +22,12 @@ def without_text_forms(document: dict[str, Any]) -> dict[str, Any]:
                 content = response.get("content", {})
                 if "application/json" in content:
                     response["content"] = {"application/json": content["application/json"]}
+    for schema in document["components"]["schemas"].values():
+        if "properties" in schema:
+            schema.pop("anyOf", None)
+            schema["properties"].get("stage", {}).pop("enum", None)
+    for parameter in document["paths"]["/runs"]["get"]["parameters"]:
+        parameter["schema"].pop("enum", None)
     return document
 
 

@@ -26,7 +26,9 @@ class Checkpoint(Wire):
 
 
 class Promotion(Request):
-    alias: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    alias: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", json_schema_extra={"not": {"const": "latest"}}
+    )
     """Letters, digits, dot, dash and underscore; not `latest`, which is always the newest."""
 
     @field_validator("alias")

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from nanochat_client.types.wire import Request, Wire
+from nanochat_client.types.wire import Request, Whole, Wire
 
 
 class FileKind(StrEnum):
@@ -32,7 +32,7 @@ class FileCreate(Request):
     name: str = Field(min_length=1, max_length=255)
     """Small letters, digits, dot, dash, underscore; the ending says the format."""
     kind: FileKind
-    size: int = Field(ge=1, lt=2**62)
+    size: Whole = Field(ge=1, le=2**53)
     """Bytes."""
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     """Of all of it, hex."""

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from nanochat_client.types.wire import Request, Wire
+from nanochat_client.types.wire import STORABLE, Request, Whole, Wire
 
 
 class MemberState(StrEnum):
@@ -23,10 +23,10 @@ class MemberState(StrEnum):
 class Gathering(Request):
     """Node 0 is ready to start."""
 
-    fence: int
-    endpoint: str = Field(max_length=300)
+    fence: Whole
+    endpoint: str = Field(max_length=300, pattern=STORABLE)
     """host:port where the nodes meet; node 0 listens there."""
-    resume_from: str | None = Field(default=None, max_length=4096)
+    resume_from: str | None = Field(default=None, max_length=4096, pattern=STORABLE)
     """The checkpoint that all go on from; empty: none, from the beginning; null: as the config says."""
 
 

@@ -4,34 +4,34 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from nanochat_client.types.wire import Wire
+from nanochat_client.types.wire import Count, Real, Wire
 
 
 class Gpu(Wire):
-    index: int
+    index: Count
     name: str
-    memory_bytes: int
+    memory_bytes: Count
     uuid: str = ""
 
 
 class GpuProcess(Wire):
-    pid: int
+    pid: Count
     name: str = ""
     """Its command; empty when it lives in another container."""
-    memory_bytes: int | None = None
+    memory_bytes: Count | None = None
 
 
 class GpuStats(Wire):
-    index: int
+    index: Count
     name: str
-    utilization: float | None = None
+    utilization: Real | None = None
     """0…1"""
-    memory_used_bytes: int
-    memory_total_bytes: int
-    power_w: float | None = None
-    temperature_c: float | None = None
-    clock_sm_mhz: int | None = None
-    clock_memory_mhz: int | None = None
+    memory_used_bytes: Count
+    memory_total_bytes: Count
+    power_w: Real | None = None
+    temperature_c: Real | None = None
+    clock_sm_mhz: Count | None = None
+    clock_memory_mhz: Count | None = None
     throttle: list[str] | None = None
     """Why its clock is lower than it could be: power_cap, hardware_thermal, …; null: it does not tell."""
     foreign: list[GpuProcess] = []
@@ -39,13 +39,13 @@ class GpuStats(Wire):
 
 
 class HostStats(Wire):
-    cpu: float
+    cpu: Real
     """Utilisation of all cores, 0…1."""
-    cores: int
-    memory_used_bytes: int
-    memory_total_bytes: int
-    disk_free_bytes: int
-    disk_total_bytes: int
+    cores: Count
+    memory_used_bytes: Count
+    memory_total_bytes: Count
+    disk_free_bytes: Count
+    disk_total_bytes: Count
     gpus: list[GpuStats] = []
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
 from nanochat_client.types.hosts import Gpu, HostStats
 from nanochat_client.types.runs import Desired, Reason, RunState
-from nanochat_client.types.wire import Request, Wire
+from nanochat_client.types.wire import NUMBER, STORABLE, Count, Flag, Request, Whole, Wire
+
+#: of a process, as the operating system counts
+Small = Annotated[int, Field(ge=-(2**31), lt=2**31), NUMBER]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False), NUMBER]
 
 
 class WorkerRegister(Request):
@@ -16,11 +20,11 @@ class WorkerRegister(Request):
     of this host that are not in `live_attempts` have no process left."""
 
     host_id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
-    host: str
-    name: str
-    slots: int = Field(ge=1, le=256)
+    host: str = Field(max_length=255, pattern=STORABLE)
+    name: str = Field(max_length=255, pattern=STORABLE)
+    slots: Whole = Field(ge=1, le=256)
     gpus: list[Gpu] = []
-    address: str = Field(default="", max_length=255)
+    address: str = Field(default="", max_length=255, pattern=STORABLE)
     """Where other nodes reach this host; empty: it takes part in no run over several nodes."""
     live_attempts: list[str] = []
 
@@ -77,10 +81,10 @@ class Claim(Wire):
 
 
 class Beat(Request):
-    fence: int
-    movable: bool = False
+    fence: Whole
+    movable: Flag = False
     """What the worker was told last, and acts on."""
-    seconds: float = Field(default=0.0, ge=0)
+    seconds: Seconds = 0.0
     """How long the trainer has worked."""
 
 
@@ -101,14 +105,14 @@ class Acked(Wire):
 class Finish(Request):
     """How an attempt ended. `outcome`: what the worker saw; the server decides what becomes of the run."""
 
-    fence: int
+    fence: Whole
     outcome: Literal["succeeded", "failed", "stopped"]
     reason: Reason | None = None
     message: str | None = Field(default=None, max_length=4096)
-    exit_code: int | None = None
-    signal: int | None = None
-    peak_bytes: int | None = None
-    seconds: float | None = Field(default=None, ge=0)
+    exit_code: Small | None = None
+    signal: Small | None = None
+    peak_bytes: Count | None = None
+    seconds: Seconds | None = None
     tail: list[str] = Field(default=[], max_length=200)
 
 

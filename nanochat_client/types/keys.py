@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from nanochat_client.types.wire import Request, Wire
+from nanochat_client.types.wire import NUMBER, Request, Wire
 
 
 class Scope(StrEnum):
@@ -35,7 +35,7 @@ class KeyCreate(Request):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
     """Whose key it is."""
     scopes: list[Scope] = Field(default_factory=lambda: list(USER), min_length=1, max_length=len(Scope))
-    expires_in_s: Annotated[int, Field(ge=60, le=10 * 365 * 86_400)] | None = None
+    expires_in_s: Annotated[int, Field(ge=60, le=10 * 365 * 86_400), NUMBER] | None = None
     """Absent: it does not expire."""
 
 

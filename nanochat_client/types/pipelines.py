@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Annotated
 
 from pydantic import Field, JsonValue
 
-from nanochat_client.types.runs import Run, RunState
-from nanochat_client.types.wire import Name, Request, Wire
+from nanochat_client.types.runs import Run, RunState, Selector
+from nanochat_client.types.wire import NUMBER, Flag, Gpus, Name, Request, Whole, Wire
 
 
 class PipelineStep(Request):
@@ -17,13 +18,13 @@ class PipelineStep(Request):
     overrides: dict[str, JsonValue] = {}
     parent: str | None = None
     """Name of an earlier step; absent: the step before this one."""
-    checkpoint: str = Field(default="last", max_length=64)
-    gpus: int | None = Field(default=None, ge=0, le=64)
-    nodes: int = Field(default=1, ge=1, le=64)
+    checkpoint: Selector = "last"
+    gpus: Gpus | None = None
+    nodes: Whole = Field(default=1, ge=1, le=64)
     """Workers that the step's run spreads over, all of them or none; `gpus` is the sum."""
-    min_nodes: int | None = Field(default=None, ge=1, le=64)
+    min_nodes: Annotated[int, Field(ge=1, le=64), NUMBER] | None = None
     """Once it has run, it may go on with so few when others are lost; absent: never fewer than `nodes`."""
-    optional: bool = False
+    optional: Flag = False
     """The pipeline succeeds also when this step fails, e.g. an evaluation whose data is not here."""
 
 

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field, JsonValue
 
 from nanochat_client.types.problems import ProblemItem
-from nanochat_client.types.wire import Request, Wire
+from nanochat_client.types.runs import Selector
+from nanochat_client.types.wire import NUMBER, Gpus, Request, RowId, Wire
 
 
 class PlanCreate(Request):
     stage: str
     config: str | None = None
     """Name of a preset."""
-    parent: str | None = None
+    parent: RowId | None = None
     """Run to start from; absent: the newest that fits."""
-    checkpoint: str = Field(default="last", max_length=64)
+    checkpoint: Selector = "last"
     """Of the parent: `last`, `best:<metric>` or `step:<n>`."""
     overrides: dict[str, JsonValue] = {}
     """Config fields that win over the preset."""
-    gpus: int | None = Field(default=None, ge=0, le=64)
+    gpus: Gpus | None = None
     """GPUs to plan for; absent: what the preset implies, else one if there is one."""
     gpu: str | None = Field(default=None, max_length=64)
     """Kind of GPU, e.g. RTX 5090; absent: what the best worker has."""
-    target_vram_gb: float | None = Field(default=None, gt=0, le=1024)
+    target_vram_gb: Annotated[float, Field(gt=0, le=1024), NUMBER] | None = None
     """GiB that a rank may take; absent: all of its GPU's memory."""
 
 

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
-from nanochat_client.types.wire import Name, Request, Wire
+from nanochat_client.types.wire import NUMBER, Gpus, Name, Request, RowId, Storable, Tag, Whole, Wire
+
+_CHOICE = r"best:[A-Za-z0-9_@/.-]{1,48}|step:[0-9]{1,18}"
+SELECTOR = rf"^(last|{_CHOICE})$"
+Selector = Annotated[str, Field(max_length=64, json_schema_extra={"pattern": SELECTOR})]
+#: or an id, or none
+RETRY_FROM = rf"^([0-9A-Za-z]{{1,16}}|{_CHOICE})$"
 
 
 class RunState(StrEnum):
@@ -65,35 +71,35 @@ class RunCreate(Request):
     overrides: dict[str, JsonValue] = {}
     """Config fields that win over the preset."""
     name: str | None = Field(default=None, pattern=Name)
-    parent: str | None = None
+    parent: RowId | None = None
     """Run whose checkpoint this one starts from; it waits until that run has succeeded."""
-    checkpoint: str = Field(default="last", max_length=64)
+    checkpoint: Selector = "last"
     """Which checkpoint of the parent: last, best:<metric> or step:<n>."""
-    gpus: int | None = Field(default=None, ge=0, le=64)
+    gpus: Gpus | None = None
     """GPUs to use; absent: what the preset implies, else one if there is one."""
-    nodes: int = Field(default=1, ge=1, le=64)
+    nodes: Whole = Field(default=1, ge=1, le=64)
     """Workers that the run spreads over, all of them or none; `gpus` is the sum."""
-    min_nodes: int | None = Field(default=None, ge=1, le=64)
+    min_nodes: Annotated[int, Field(ge=1, le=64), NUMBER] | None = None
     """Once it has run, it may go on with so few when others are lost; absent: never fewer than `nodes`."""
-    priority: int = Field(default=0, ge=-100, le=100)
-    max_restarts: int = Field(default=3, ge=0, le=100)
+    priority: Whole = Field(default=0, ge=-100, le=100)
+    max_restarts: Whole = Field(default=3, ge=0, le=100)
     """Times the run goes on by itself after a lost worker, a killed process or a lost GPU."""
-    max_duration_s: float | None = Field(default=None, gt=0, le=10_000_000)
+    max_duration_s: Annotated[float, Field(gt=0, le=10_000_000), NUMBER] | None = None
     """Seconds its trainers may work, over all attempts; then it saves, leaves and fails with `timeout`."""
-    tags: list[str] = Field(default=[], max_length=32)
+    tags: list[Tag] = Field(default=[], max_length=32)
 
 
 class RunRetry(Request):
-    checkpoint: str = Field(default="last", max_length=64)
+    checkpoint: str = Field(default="last", max_length=64, json_schema_extra={"pattern": RETRY_FROM})
     """Which one of the old run to go on from: last (none is fine), best:<metric>, step:<n>, a checkpoint's
     id, or none: from the beginning."""
 
 
 class RunPatch(Request):
     name: str | None = Field(default=None, pattern=Name)
-    tags: list[str] | None = Field(default=None, max_length=32)
-    notes: str | None = Field(default=None, max_length=65536)
-    priority: int | None = Field(default=None, ge=-100, le=100)
+    tags: list[Tag] | None = Field(default=None, max_length=32)
+    notes: Storable | None = Field(default=None, max_length=65536)
+    priority: Annotated[int, Field(ge=-100, le=100), NUMBER] | None = None
 
 
 class Run(Wire):

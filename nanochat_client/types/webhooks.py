@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue
 
 from nanochat_client.types.runs import RunState
-from nanochat_client.types.wire import Request, Wire
+from nanochat_client.types.wire import Request, Storable, Wire
 
 #: what a webhook can ask for; `run.*` and `alert.*` mean all of a kind
 TYPES = (*(f"run.{state}" for state in RunState), "alert.raised", "alert.cleared")
@@ -17,12 +17,16 @@ PING = "ping"
 Topic = Annotated[str, Field(pattern=rf"^(run\.(\*|{'|'.join(RunState)})|alert\.(\*|raised|cleared))$")]
 
 
+#: no user name: the part before the host would hold an @. Where the address leads is no matter of its form
+URL = r"^[Hh][Tt][Tt][Pp][Ss]?://[^\x00-\x20\x7f/?#@:\[\]\\]+(:[0-9]{1,5})?([/?#][^\x00-\x20\x7f]*)?$"
+
+
 class WebhookCreate(Request):
-    url: str = Field(min_length=8, max_length=2048)
+    url: str = Field(min_length=8, max_length=2048, json_schema_extra={"pattern": URL})
     """http:// or https://, without user name and password."""
     events: list[Topic] = Field(default=["run.*", "alert.*"], min_length=1, max_length=32)
     """Of what to tell: run.<state>, run.*, alert.raised, alert.cleared, alert.*."""
-    name: str = Field(default="", max_length=64)
+    name: Storable = Field(default="", max_length=64)
 
 
 class Webhook(Wire):

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from nanochat_client.types import Alert, Page
 from server.alerts import repository
 from server.deps import Read
-from server.runs.pages import Limit, decode, next_cursor
+from server.runs.pages import Cursor, Limit, Text, decode, next_cursor
 from server.runs.resolve import check_text
 
 router = APIRouter(tags=["alerts"])
@@ -18,9 +18,9 @@ router = APIRouter(tags=["alerts"])
 @router.get("/alerts")
 async def list_alerts(
     session: Read,
-    run: Annotated[str | None, Query(max_length=64)] = None,
+    run: Text = None,
     is_open: Annotated[bool | None, Query(alias="open")] = None,
-    cursor: Annotated[str | None, Query(max_length=512)] = None,
+    cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Page[Alert]:
     """Alerts, newest first. `open=true`: those that are not over. They are kept for 90 days after."""

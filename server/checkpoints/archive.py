@@ -11,7 +11,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Header
 from fastapi.responses import Response, StreamingResponse
@@ -19,6 +19,12 @@ from fastapi.responses import Response, StreamingResponse
 READ_BYTES = 1024 * 1024
 END = b"\0" * (2 * tarfile.BLOCKSIZE)
 FROM_ON = re.compile(r"bytes=(\d{1,18})-")
+_TAR = {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}}
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "All of it", "content": _TAR},
+    206: {"description": "From the byte on that `Range` names", "content": _TAR},
+    416: {"description": "It has no such byte; `Content-Range` says how many it has"},
+}
 Wanted = Annotated[str | None, Header(alias="range", max_length=64)]
 Condition = Annotated[str | None, Header(alias="if-range", max_length=128)]
 

@@ -10,24 +10,24 @@ from sqlalchemy import select
 from nanochat.report.scores import score_of
 from nanochat_client import types
 from nanochat_client.types import Page
+from nanochat_client.types.wire import Storable
 from server.deps import Read
 from server.models import Evaluation, Run
-from server.runs.pages import Limit, decode, next_cursor
+from server.runs.pages import Cursor, Limit, Text, decode, next_cursor
 from server.runs.resolve import check_text
 
 router = APIRouter(tags=["evaluations"])
-Text = Annotated[str | None, Query(max_length=64)]
 
 
 @router.get("/evaluations")
 async def get_evaluations(
     session: Read,
-    run: Annotated[str | None, Query(max_length=64, description="the run that measured")] = None,
+    run: Annotated[Storable | None, Query(max_length=64, description="the run that measured")] = None,
     pipeline: Text = None,
-    checkpoint: Annotated[str | None, Query(max_length=64, description="what was measured")] = None,
-    stage: Annotated[str | None, Query(max_length=32, description="what made it")] = None,
-    name: Annotated[str | None, Query(max_length=128)] = None,
-    cursor: Annotated[str | None, Query(max_length=512)] = None,
+    checkpoint: Annotated[Storable | None, Query(max_length=64, description="what was measured")] = None,
+    stage: Annotated[Storable | None, Query(max_length=32, description="what made it")] = None,
+    name: Annotated[Storable | None, Query(max_length=128)] = None,
+    cursor: Cursor = None,
     limit: Limit = 100,
 ) -> Page[types.Evaluation]:
     """Results of evaluations that match all filters, newest first."""

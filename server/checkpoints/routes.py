@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from fastapi.responses import Response, StreamingResponse
 from sqlalchemy import select
 
@@ -17,11 +15,10 @@ from server.deps import Read, ServicesDep, Write
 from server.models import Alias, Checkpoint, Run, now
 from server.problems import Conflict, NotFound
 from server.runs import repository as runs
-from server.runs.pages import Limit, decode, next_cursor
+from server.runs.pages import Cursor, Limit, Text, decode, next_cursor
 from server.runs.resolve import check_text
 
 router = APIRouter(tags=["checkpoints"])
-Text = Annotated[str | None, Query(max_length=64)]
 
 
 @router.get("/checkpoints")
@@ -29,7 +26,7 @@ async def list_checkpoints(
     session: Read,
     run: Text = None,
     stage: Text = None,
-    cursor: Annotated[str | None, Query(max_length=512)] = None,
+    cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Page[types.Checkpoint]:
     """Checkpoints and tokenizers, newest first."""
@@ -73,7 +70,9 @@ async def checkpoint_lineage(checkpoint_id: str, session: Read) -> types.Lineage
     return await lineage(session, checkpoint)
 
 
-@router.get("/checkpoints/{checkpoint_id}/download", response_class=StreamingResponse)
+@router.get(
+    "/checkpoints/{checkpoint_id}/download", response_class=StreamingResponse, responses=archive.ANSWERS
+)
 async def download_checkpoint(
     checkpoint_id: str,
     session: Read,

@@ -54,7 +54,7 @@ async def get_export(checkpoint_id: str, name: str, session: Read, services: Ser
     return await _export(session, services, checkpoint_id, name)
 
 
-@router.get("/exports/{name}/download", response_class=StreamingResponse)
+@router.get("/exports/{name}/download", response_class=StreamingResponse, responses=archive.ANSWERS)
 async def download_export(
     checkpoint_id: str,
     name: str,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, cast
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Header, Request, Response
 from starlette.requests import ClientDisconnect
 
 from nanochat_client.types import File, FileCreate, FileKind, Page
@@ -18,11 +18,11 @@ from server.ids import new_id
 from server.keys.ring import Caller
 from server.problems import ServiceError
 from server.runs import idempotency
-from server.runs.pages import Limit, decode, next_cursor
+from server.runs.pages import Cursor, Limit, decode, next_cursor
 from server.runs.resolve import check_text
 
 router = APIRouter(prefix="/files", tags=["files"])
-Offset = Annotated[int, Header(alias="Upload-Offset", ge=0, lt=2**62)]
+Offset = Annotated[int, Header(alias="Upload-Offset", ge=0, le=2**53)]
 #: a check that takes longer is looked for with GET
 CHECK_WAIT_S = 10.0
 BYTES: dict[str, Any] = {
@@ -48,7 +48,11 @@ async def create_file(
     body: FileCreate, response: Response, session: Write, services: ServicesDep, key: idempotency.Key = None
 ) -> File:
     """Announce a file. The answer's `offset` says where its bytes begin: of the same file that was announced
-    before, whole or not, where they go on."""
+    before, whole or not, where they go on.
+
+    413: larger than one file may be. 507: no room. 409: another file has the name. 422 also for a preset
+    named as one that ships.
+    """
     check_text(body.name, "/name")
     await repository.one_at_a_time(session)
     found = await service.known(session, body)
@@ -65,7 +69,7 @@ async def create_file(
 async def list_files(
     session: Read,
     kind: FileKind | None = None,
-    cursor: Annotated[str | None, Query(max_length=512)] = None,
+    cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Page[File]:
     """Files and uploads, newest first."""

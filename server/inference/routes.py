@@ -115,13 +115,21 @@ def _view(model: catalog.Model, engine: EngineProcess | None) -> dict[str, Any]:
 
 @router.post("/v1/chat/completions", openapi_extra=BY_HAND, response_model=None)
 async def chat_completions(request: Request, services: ServicesDep) -> Response:
-    """Answer a conversation, whole or as server-sent events (`stream`)."""
+    """Answer a conversation, whole or as server-sent events (`stream`).
+
+    400 also for what no schema says: a conversation that the user does not begin and end, `top_logprobs`
+    without `logprobs`, fields that ask for what this engine has not (tools, response_format, …).
+    """
     return await _answer(request, services, await body.read(request, ChatRequest))
 
 
 @router.post("/v1/completions", openapi_extra=BY_HAND, response_model=None)
 async def completions(request: Request, services: ServicesDep) -> Response:
-    """Continue text or token ids; several prompts are answered at once."""
+    """Continue text or token ids; several prompts are answered at once.
+
+    400 also for what no schema says: more than 256 answers at once, `max_tokens` of 0 without `echo`, fields
+    that ask for what this engine has not.
+    """
     return await _answer(request, services, await body.read(request, CompletionRequest))
 
 
@@ -168,7 +176,10 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
 @router.post("/tokenize", openapi_extra=BY_HAND)
 async def tokenize(request: Request, services: ServicesDep) -> dict[str, Any]:
-    """Ids of a text, or of messages as chat renders them; special tokens written in them stay text."""
+    """Ids of a text, or of messages as chat renders them; special tokens written in them stay text.
+
+    400 also for a conversation that the user does not begin and end.
+    """
     asked = await body.read(request, TokenizeRequest)
     frame = asked.frame()
     engine = await services.engines.engine(await services.engines.model(asked.model))

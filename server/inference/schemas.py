@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from server.inference.errors import invalid
 
@@ -18,6 +18,29 @@ Stop = Annotated[str, Field(min_length=1, max_length=1000)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
 Alternatives = Annotated[int, Field(ge=0, le=20)]
+
+#: as the schema says what is checked below, with a sentence in OpenAI's shape
+BIASES: list[JsonValue] = [
+    {
+        "type": "object",
+        "maxProperties": MAX_BIASES,
+        "propertyNames": {"pattern": "^[0-9]{1,10}$"},
+        "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
+    },
+    {"type": "null"},
+]
+_IDS: dict[str, JsonValue] = {
+    "type": "array",
+    "maxItems": MAX_IDS,
+    "items": {"type": "integer", "minimum": 0, "exclusiveMaximum": 2**31},
+}
+_TEXT: dict[str, JsonValue] = {"type": "string", "maxLength": MAX_TEXT}
+PROMPTS: list[JsonValue] = [
+    _TEXT,
+    _IDS,
+    {"type": "array", "items": _TEXT},
+    {"type": "array", "items": _IDS},
+]
 
 #: refused when they ask for something: name → values that ask for nothing
 UNSUPPORTED: dict[str, tuple[Any, ...]] = {
@@ -56,7 +79,7 @@ class Generation(Lenient):
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     repetition_penalty: Number | None = Field(default=None, gt=0, le=10)
-    logit_bias: dict[str, Number] | None = None
+    logit_bias: dict[str, Number] | None = Field(default=None, json_schema_extra={"anyOf": BIASES})
     n: int | None = Field(default=None, ge=1, le=64)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
@@ -201,7 +224,7 @@ class ChatRequest(Generation):
 
 
 class CompletionRequest(Generation):
-    prompt: Any = ""
+    prompt: Any = Field(default="", json_schema_extra={"anyOf": PROMPTS})
     max_tokens: int | None = Field(default=None, ge=0, le=1_000_000)
     logprobs: Alternatives | None = None
     echo: bool | None = False

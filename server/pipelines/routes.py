@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Response
 from sqlalchemy import and_, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -15,7 +13,7 @@ from server.ids import new_id
 from server.pipelines import service
 from server.runs import idempotency
 from server.runs.changes import announce
-from server.runs.pages import Limit, decode, next_cursor
+from server.runs.pages import Cursor, Limit, decode, next_cursor
 
 router = APIRouter(prefix="/pipelines", tags=["pipelines"])
 
@@ -33,7 +31,11 @@ async def create_pipeline(
     services: ServicesDep,
     key: idempotency.Key = None,
 ) -> Pipeline:
-    """A chain of runs: each waits until the one it starts from has succeeded."""
+    """A chain of runs: each waits until the one it starts from has succeeded.
+
+    422 also for what no schema says: steps of one name, a parent that is no earlier step or does not fit, and
+    all that POST /runs refuses.
+    """
     pipeline_id = new_id("p")
     earlier = await idempotency.repeated(session, key, "POST /pipelines", body, pipeline_id)
     if earlier is None:
@@ -45,9 +47,7 @@ async def create_pipeline(
 
 
 @router.get("")
-async def list_pipelines(
-    session: Read, cursor: Annotated[str | None, Query(max_length=512)] = None, limit: Limit = 50
-) -> Page[Pipeline]:
+async def list_pipelines(session: Read, cursor: Cursor = None, limit: Limit = 50) -> Page[Pipeline]:
     """Newest first."""
     table = models.Pipeline
     query = select(table).order_by(table.created_at.desc(), table.id.desc())

@@ -15,6 +15,7 @@ router = APIRouter(tags=["plans"])
 async def plan(body: PlanCreate, session: Read, services: ServicesDep) -> Plan:
     """What a run would need: memory, steps, hours, disk; and what is wrong with it. Nothing is started.
 
-    A config with problems is an answer too: `problems` says where and what would be valid.
+    A config with problems is an answer too: `problems` says where and what would be valid. 422: there is no
+    such preset, or no such GPU.
     """
     return await service.plan(session, body, services.settings.base_dir)

@@ -17,8 +17,10 @@ from nanochat.configurator import ConfigError, Preset, PresetError, find_preset,
 from nanochat.hardware import Gpu
 from nanochat.stages import STAGES, Stage
 from nanochat_client.types import ProblemItem
+from nanochat_client.types.wire import TAG
 from server.problems import Invalid
 
+A_TAG = re.compile(TAG)
 MAX_TAG = 64
 MAX_DEPTH = 16  # of overrides
 HALF = re.compile("[\ud800-\udfff]")
@@ -128,11 +130,11 @@ def known_stage(name: str, pointer: str = "/stage") -> Stage:
 
 
 def check_tags(tags: list[str]) -> None:
-    """Tags are short words without control characters. Raises Invalid."""
+    """Tags are short words without control and format characters. Raises Invalid."""
     problems = [
         ProblemItem(pointer=f"/tags/{i}", message=f"a tag has 1 to {MAX_TAG} printable characters")
         for i, tag in enumerate(tags)
-        if not (0 < len(tag) <= MAX_TAG and tag.isprintable())
+        if not A_TAG.fullmatch(tag) or HALF.search(tag)
     ]
     if problems:
         raise invalid(problems, "invalid")

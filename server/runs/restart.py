@@ -9,19 +9,20 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from nanochat_client.types import ProblemItem
+from nanochat_client.types.runs import SELECTOR
 from server.checkpoints import repository as checkpoints
 from server.ids import is_id
 from server.models import Checkpoint, Run
 from server.problems import Invalid
 from server.runs.resolve import invalid
 
-SELECTOR = re.compile(r"(last|best:[A-Za-z0-9_@/.-]{1,48}|step:[0-9]{1,18})")
+_SELECTOR = re.compile(SELECTOR)
 NONE = "none"
 
 
 def check_selector(selector: str, pointer: str) -> None:
     """`last`, `best:<metric>` or `step:<n>`. Raises Invalid."""
-    if not SELECTOR.fullmatch(selector):
+    if not _SELECTOR.fullmatch(selector):
         message = f"{selector!r} selects no checkpoint: use last, best:<metric> or step:<n>"
         raise invalid([ProblemItem(pointer=pointer, message=message, nearest="last")], "invalid")
 

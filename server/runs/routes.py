@@ -6,6 +6,7 @@ import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
+from pydantic import Field
 
 from nanochat_client.types import Attempt, Page, ProblemItem, Run, RunCreate, RunPatch, RunState
 from nanochat_client.types.runs import RunRetry
@@ -14,13 +15,15 @@ from server.checkpoints import repository as checkpoints
 from server.deps import Read, ServicesDep, Write
 from server.runs import files, idempotency, repository, service
 from server.runs.changes import announce
-from server.runs.pages import Limit, decode, next_cursor
+from server.runs.pages import Cursor, Limit, Text, decode, next_cursor
 from server.runs.resolve import check_tags, check_text, invalid, known_stage
 from server.runs.views import attempt_view, run_view
 
 router = APIRouter(prefix="/runs", tags=["runs"])
-IfMatch = Annotated[str | None, Header(alias="If-Match", max_length=256)]
-Text = Annotated[str | None, Query(max_length=64)]
+IfMatch = Annotated[
+    Annotated[str, Field(json_schema_extra={"pattern": service.IF_MATCH})] | None,
+    Header(alias="If-Match", max_length=256, description="ETags of versions that may be changed, or *"),
+]
 
 
 def _answer(run: models.Run, response: Response, *, created: bool = False) -> Run:
@@ -34,7 +37,11 @@ def _answer(run: models.Run, response: Response, *, created: bool = False) -> Ru
 async def create_run(
     body: RunCreate, response: Response, session: Write, services: ServicesDep, key: idempotency.Key = None
 ) -> Run:
-    """Store a run; it starts by itself when a worker can take it (see `blocked`)."""
+    """Store a run; it starts by itself when a worker can take it (see `blocked`).
+
+    422 also for what no schema says: a preset, a parent or a file that does not exist, settings that the
+    stage does not know (GET /stages has their schema) or that do not go together.
+    """
     run_id = service.fresh_id()
     if earlier := await idempotency.repeated(session, key, "POST /runs", body, run_id):
         return _answer(await repository.get(session, earlier), response, created=True)
@@ -50,7 +57,7 @@ async def list_runs(
     state: Annotated[list[RunState], Query()] = [],  # noqa: B006 - FastAPI copies it
     tag: Text = None,
     pipeline: Text = None,
-    cursor: Annotated[str | None, Query(max_length=512)] = None,
+    cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Page[Run]:
     """Runs that match all filters (of several states: any), newest first."""
@@ -84,7 +91,8 @@ async def patch_run(
     services: ServicesDep,
     if_match: IfMatch = None,
 ) -> Run:
-    """Change what is about the run, not what it does. `If-Match` guards against overwriting."""
+    """Change what is about the run, not what it does. `If-Match` guards against overwriting: 412 when the run
+    has another version now."""
     run = await repository.get(session, run_id, lock=True)
     service.check_version(run, if_match)
     check_tags(body.tags or [])
@@ -102,7 +110,10 @@ async def patch_run(
 
 @router.delete("/{run_id}", status_code=204)
 async def delete_run(run_id: str, services: ServicesDep, if_match: IfMatch = None) -> None:
-    """Remove an ended run: its rows, logs, checkpoints, and its files below the base directory."""
+    """Remove an ended run: its rows, logs, checkpoints, and its files below the base directory.
+
+    409 while it has not ended; 412 when it has another version than `If-Match` says.
+    """
     async with services.db.write() as session:
         run = await repository.get(session, run_id, lock=True)
         service.check_version(run, if_match)
@@ -153,7 +164,7 @@ async def retry_run(
 ) -> Run:
     """A new run like this failed or cancelled one, from its last checkpoint or the one that the body names.
 
-    The answer is the new run.
+    The answer is the new run. 422 when the old one has no such checkpoint.
     """
     fresh, checkpoint = service.fresh_id(), (body or RunRetry()).checkpoint
     said = run_id if checkpoint == "last" else f"{run_id} {checkpoint}"

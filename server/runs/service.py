@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -20,6 +21,11 @@ from server.runs.states import CANCELLED, FAILED, LIVE, LOST, PAUSED, QUEUED, SU
 from server.webhooks import outbox
 from server.workers import repository as workers
 from server.workers.placement import place, place_nodes
+
+#: entity tags as RFC 9110 has them, or the number of a version
+_TAG = r'((W/)?"[\x21\x23-\x7e]*"|[0-9]{1,18})'
+IF_MATCH = rf"^(\*|{_TAG}( *, *{_TAG})*)$"
+_IF_MATCH = re.compile(IF_MATCH)
 
 
 async def create(session: AsyncSession, body: RunCreate, run_id: str, base: Path) -> Run:
@@ -233,9 +239,13 @@ def _refuse(run: Run, verb: str, refused: bool) -> None:
 
 
 def check_version(run: Run, if_match: str | None) -> None:
-    """Refuse a write that was made looking at an older version. Raises PreconditionFailed."""
+    """Refuse a write that was made looking at an older version. Raises PreconditionFailed, and Invalid for
+    what is no list of ETags."""
     if if_match is None or if_match.strip() == "*":
         return
+    if not _IF_MATCH.fullmatch(if_match.strip()):
+        message = f'If-Match takes the ETag of a version, "{run.version}", or *'
+        raise invalid([ProblemItem(pointer="/If-Match", message=message)], "invalid")
     given = [tag.strip().removeprefix("W/").strip('"') for tag in if_match.split(",")]
     if str(run.version) not in given:
         raise PreconditionFailed(

@@ -17,7 +17,7 @@ from server.tokens import WorkerOnly
 from server.workers.binding import OwnAttempt
 
 router = APIRouter(prefix="/internal/attempts", tags=["internal"], dependencies=[WorkerOnly, OwnAttempt])
-Offset = Annotated[int, Query(ge=0, lt=2**62)]
+Offset = Annotated[int, Query(ge=0, le=2**53)]
 Fence = Annotated[int, Query(ge=0, lt=2**31)]
 Heir = Annotated[str | None, Query(max_length=16)]
 

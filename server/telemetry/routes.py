@@ -11,6 +11,7 @@ from fastapi.responses import Response, StreamingResponse
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from nanochat_client.types import Event, FirstBatch, LogChunk, LogPage, Metrics, Page, Sample
+from nanochat_client.types.wire import Storable
 from server.deps import Read, ServicesDep
 from server.runs import repository as runs
 from server.runs.pages import Limit
@@ -21,8 +22,8 @@ from server.telemetry.internal import router as internal
 
 router = APIRouter(tags=["telemetry"])
 router.include_router(internal)
-Offset = Annotated[int, Query(ge=0, lt=2**62)]
-Step = Annotated[int, Query(ge=-1, lt=2**62)]
+Offset = Annotated[int, Query(ge=0, le=2**53)]
+Step = Annotated[int, Query(ge=-1, le=2**53)]
 NEVER_BELOW = 1000
 AS_TEXT: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
 
@@ -69,7 +70,7 @@ async def _download(services: ServicesDep, run_id: str, start: int) -> AsyncIter
 async def get_metrics(
     run_id: str,
     session: Read,
-    keys: Annotated[str, Query(max_length=8192, description="comma-separated; all when absent")] = "",
+    keys: Annotated[Storable, Query(max_length=8192, description="comma-separated; all when absent")] = "",
     max_points: Annotated[int, Query(ge=2, le=100_000)] = NEVER_BELOW,
     x: Literal["step", "time", "tokens"] = "step",
     first: Step | None = None,
@@ -119,7 +120,7 @@ async def get_events(
     run_id: str,
     session: Read,
     after: Offset = 0,
-    kind: Annotated[list[str], Query(max_length=8)] = [],  # noqa: B006 - FastAPI copies it
+    kind: Annotated[list[Storable], Query(max_length=8)] = [],  # noqa: B006 - FastAPI copies it
     limit: Limit = 100,
 ) -> Page[Event]:
     """Trainer events above sequence number `after`, oldest first; `next_cursor` is the next `after`."""

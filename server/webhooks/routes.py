@@ -26,7 +26,10 @@ MOST = 50
 async def create_webhook(
     body: WebhookCreate, request: Request, session: Write, key: idempotency.Key = None
 ) -> WebhookCreated:
-    """Tell `url` what happens to runs. The answer shows the secret that signs, and nothing shows it again."""
+    """Tell `url` what happens to runs. The answer shows the secret that signs, and nothing shows it again.
+
+    422 also for an address that is none of the internet, unless NANOCHAT_WEBHOOK_NETWORKS allows it.
+    """
     check_text(body.name, "/name")
     fresh = new_id("h")
     if earlier := await idempotency.repeated(session, key, "POST /webhooks", body, fresh):

@@ -297,6 +297,9 @@ export interface paths {
          * Create File
          * @description Announce a file. The answer's `offset` says where its bytes begin: of the same file that was announced
          *     before, whole or not, where they go on.
+         *
+         *     413: larger than one file may be. 507: no room. 409: another file has the name. 422 also for a preset
+         *     named as one that ships.
          */
         post: operations["create_file_files_post"];
         delete?: never;
@@ -738,6 +741,9 @@ export interface paths {
         /**
          * Create Pipeline
          * @description A chain of runs: each waits until the one it starts from has succeeded.
+         *
+         *     422 also for what no schema says: steps of one name, a parent that is no earlier step or does not fit, and
+         *     all that POST /runs refuses.
          */
         post: operations["create_pipeline_pipelines_post"];
         delete?: never;
@@ -816,7 +822,8 @@ export interface paths {
          * Plan
          * @description What a run would need: memory, steps, hours, disk; and what is wrong with it. Nothing is started.
          *
-         *     A config with problems is an answer too: `problems` says where and what would be valid.
+         *     A config with problems is an answer too: `problems` says where and what would be valid. 422: there is no
+         *     such preset, or no such GPU.
          */
         post: operations["plan_plans_post"];
         delete?: never;
@@ -861,6 +868,9 @@ export interface paths {
         /**
          * Create Run
          * @description Store a run; it starts by itself when a worker can take it (see `blocked`).
+         *
+         *     422 also for what no schema says: a preset, a parent or a file that does not exist, settings that the
+         *     stage does not know (GET /stages has their schema) or that do not go together.
          */
         post: operations["create_run_runs_post"];
         delete?: never;
@@ -883,13 +893,16 @@ export interface paths {
         /**
          * Delete Run
          * @description Remove an ended run: its rows, logs, checkpoints, and its files below the base directory.
+         *
+         *     409 while it has not ended; 412 when it has another version than `If-Match` says.
          */
         delete: operations["delete_run_runs__run_id__delete"];
         options?: never;
         head?: never;
         /**
          * Patch Run
-         * @description Change what is about the run, not what it does. `If-Match` guards against overwriting.
+         * @description Change what is about the run, not what it does. `If-Match` guards against overwriting: 412 when the run
+         *     has another version now.
          */
         patch: operations["patch_run_runs__run_id__patch"];
         trace?: never;
@@ -1110,7 +1123,7 @@ export interface paths {
          * Retry Run
          * @description A new run like this failed or cancelled one, from its last checkpoint or the one that the body names.
          *
-         *     The answer is the new run.
+         *     The answer is the new run. 422 when the old one has no such checkpoint.
          */
         post: operations["retry_run_runs__run_id__retry_post"];
         delete?: never;
@@ -1250,6 +1263,8 @@ export interface paths {
         /**
          * Tokenize
          * @description Ids of a text, or of messages as chat renders them; special tokens written in them stay text.
+         *
+         *     400 also for a conversation that the user does not begin and end.
          */
         post: operations["tokenize_tokenize_post"];
         delete?: never;
@@ -1270,6 +1285,9 @@ export interface paths {
         /**
          * Chat Completions
          * @description Answer a conversation, whole or as server-sent events (`stream`).
+         *
+         *     400 also for what no schema says: a conversation that the user does not begin and end, `top_logprobs`
+         *     without `logprobs`, fields that ask for what this engine has not (tools, response_format, …).
          */
         post: operations["chat_completions_v1_chat_completions_post"];
         delete?: never;
@@ -1290,6 +1308,9 @@ export interface paths {
         /**
          * Completions
          * @description Continue text or token ids; several prompts are answered at once.
+         *
+         *     400 also for what no schema says: more than 256 answers at once, `max_tokens` of 0 without `echo`, fields
+         *     that ask for what this engine has not.
          */
         post: operations["completions_v1_completions_post"];
         delete?: never;
@@ -1354,6 +1375,8 @@ export interface paths {
         /**
          * Create Webhook
          * @description Tell `url` what happens to runs. The answer shows the secret that signs, and nothing shows it again.
+         *
+         *     422 also for an address that is none of the internet, unless NANOCHAT_WEBHOOK_NETWORKS allows it.
          */
         post: operations["create_webhook_webhooks_post"];
         delete?: never;
@@ -1937,7 +1960,7 @@ export interface components {
              * Prompt
              * @default
              */
-            prompt: unknown;
+            prompt: string | number[] | string[] | number[][];
             /**
              * Repetition Penalty
              * @default null
@@ -3396,13 +3419,13 @@ export interface components {
         /** RunPatch */
         RunPatch: {
             /** Name */
-            name?: string | null;
+            name?: string;
             /** Notes */
-            notes?: string | null;
+            notes?: string;
             /** Priority */
-            priority?: number | null;
+            priority?: number;
             /** Tags */
-            tags?: string[] | null;
+            tags?: string[];
         };
         /** RunRetry */
         RunRetry: {
@@ -3725,9 +3748,10 @@ export interface operations {
     list_alerts_alerts_get: {
         parameters: {
             query?: {
-                run?: string | null;
-                open?: boolean | null;
-                cursor?: string | null;
+                run?: string;
+                open?: boolean;
+                /** @description `next_cursor` of the page before */
+                cursor?: string;
                 limit?: number;
             };
             header?: never;
@@ -3768,9 +3792,10 @@ export interface operations {
     list_checkpoints_checkpoints_get: {
         parameters: {
             query?: {
-                run?: string | null;
-                stage?: string | null;
-                cursor?: string | null;
+                run?: string;
+                stage?: string;
+                /** @description `next_cursor` of the page before */
+                cursor?: string;
                 limit?: number;
             };
             header?: never;
@@ -3852,8 +3877,8 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                range?: string | null;
-                "if-range"?: string | null;
+                range?: string;
+                "if-range"?: string;
             };
             path: {
                 checkpoint_id: string;
@@ -3862,8 +3887,26 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description All of it */
             200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/x-tar": string;
+                };
+            };
+            /** @description From the byte on that `Range` names */
+            206: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/x-tar": string;
+                };
+            };
+            /** @description It has no such byte; `Content-Range` says how many it has */
+            416: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4018,8 +4061,8 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                range?: string | null;
-                "if-range"?: string | null;
+                range?: string;
+                "if-range"?: string;
             };
             path: {
                 checkpoint_id: string;
@@ -4029,8 +4072,26 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description All of it */
             200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/x-tar": string;
+                };
+            };
+            /** @description From the byte on that `Range` names */
+            206: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/x-tar": string;
+                };
+            };
+            /** @description It has no such byte; `Content-Range` says how many it has */
+            416: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4248,14 +4309,15 @@ export interface operations {
         parameters: {
             query?: {
                 /** @description the run that measured */
-                run?: string | null;
-                pipeline?: string | null;
+                run?: string;
+                pipeline?: string;
                 /** @description what was measured */
-                checkpoint?: string | null;
+                checkpoint?: string;
                 /** @description what made it */
-                stage?: string | null;
-                name?: string | null;
-                cursor?: string | null;
+                stage?: string;
+                name?: string;
+                /** @description `next_cursor` of the page before */
+                cursor?: string;
                 limit?: number;
             };
             header?: never;
@@ -4296,8 +4358,9 @@ export interface operations {
     list_files_files_get: {
         parameters: {
             query?: {
-                kind?: components["schemas"]["FileKind"] | null;
-                cursor?: string | null;
+                kind?: components["schemas"]["FileKind"];
+                /** @description `next_cursor` of the page before */
+                cursor?: string;
                 limit?: number;
             };
             header?: never;
@@ -4339,7 +4402,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                "Idempotency-Key"?: string | null;
+                "Idempotency-Key"?: string;
             };
             path?: never;
             cookie?: never;
@@ -4546,7 +4609,7 @@ export interface operations {
     beat_internal_attempts__attempt_id__beat_post: {
         parameters: {
             query?: {
-                heir?: string | null;
+                heir?: string;
             };
             header?: never;
             path: {
@@ -4592,7 +4655,7 @@ export interface operations {
     claim_internal_attempts__attempt_id__claim_post: {
         parameters: {
             query?: {
-                heir?: string | null;
+                heir?: string;
             };
             header?: never;
             path: {
@@ -4640,7 +4703,7 @@ export interface operations {
             query: {
                 offset: number;
                 fence: number;
-                heir?: string | null;
+                heir?: string;
             };
             header?: never;
             path: {
@@ -4682,7 +4745,7 @@ export interface operations {
     finish_internal_attempts__attempt_id__finish_post: {
         parameters: {
             query?: {
-                heir?: string | null;
+                heir?: string;
             };
             header?: never;
             path: {
@@ -4728,7 +4791,7 @@ export interface operations {
     gather_internal_attempts__attempt_id__gather_post: {
         parameters: {
             query?: {
-                heir?: string | null;
+                heir?: string;
             };
             header?: never;
             path: {
@@ -4776,7 +4839,7 @@ export interface operations {
             query: {
                 offset: number;
                 fence: number;
-                heir?: string | null;
+                heir?: string;
             };
             header?: never;
             path: {
@@ -5317,7 +5380,8 @@ export interface operations {
     list_pipelines_pipelines_get: {
         parameters: {
             query?: {
-                cursor?: string | null;
+                /** @description `next_cursor` of the page before */
+                cursor?: string;
                 limit?: number;
             };
             header?: never;
@@ -5359,7 +5423,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                "Idempotency-Key"?: string | null;
+                "Idempotency-Key"?: string;
             };
             path?: never;
             cookie?: never;
@@ -5598,11 +5662,12 @@ export interface operations {
     list_runs_runs_get: {
         parameters: {
             query?: {
-                stage?: string | null;
+                stage?: string;
                 state?: components["schemas"]["RunState"][];
-                tag?: string | null;
-                pipeline?: string | null;
-                cursor?: string | null;
+                tag?: string;
+                pipeline?: string;
+                /** @description `next_cursor` of the page before */
+                cursor?: string;
                 limit?: number;
             };
             header?: never;
@@ -5644,7 +5709,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                "Idempotency-Key"?: string | null;
+                "Idempotency-Key"?: string;
             };
             path?: never;
             cookie?: never;
@@ -5728,7 +5793,8 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                "If-Match"?: string | null;
+                /** @description ETags of versions that may be changed, or * */
+                "If-Match"?: string;
             };
             path: {
                 run_id: string;
@@ -5768,7 +5834,8 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                "If-Match"?: string | null;
+                /** @description ETags of versions that may be changed, or * */
+                "If-Match"?: string;
             };
             path: {
                 run_id: string;
@@ -6019,7 +6086,7 @@ export interface operations {
             query?: {
                 after?: number;
                 limit?: number;
-                q?: string | null;
+                q?: string;
                 format?: "json" | "text";
             };
             header?: never;
@@ -6066,8 +6133,8 @@ export interface operations {
                 keys?: string;
                 max_points?: number;
                 x?: "step" | "time" | "tokens";
-                first?: number | null;
-                last?: number | null;
+                first?: number;
+                last?: number;
             };
             header?: never;
             path: {
@@ -6233,7 +6300,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                "Idempotency-Key"?: string | null;
+                "Idempotency-Key"?: string;
             };
             path: {
                 run_id: string;
@@ -6695,7 +6762,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                "Idempotency-Key"?: string | null;
+                "Idempotency-Key"?: string;
             };
             path?: never;
             cookie?: never;
