@@ -33,7 +33,7 @@ from worker import processes
 
 LEASE_S, GRACE_S = 3.0, 20.0
 READY_S = 90.0
-STEPS, SAVE_EVERY = 600, 50
+STEPS, SAVE_EVERY = 300, 25
 CONFIG: dict[str, Any] = {
     **TINY, "dtype": "float32", "compile": "off",
     "num_iterations": STEPS, "save_every": SAVE_EVERY, "keep_last": 2,

@@ -47,6 +47,7 @@ def test_distributed_stages_run_under_torchrun_and_others_plainly() -> None:
     claim = Claim.model_construct(stage="base", processes=2)
     argv = launch.argv(claim, Path("/c.json"))
     assert argv[1:3] == ["-m", "torch.distributed.run"]
+    assert argv[argv.index("--local-addr") + 1] == "127.0.0.1", "whatever the host's name leads to"
     assert argv[argv.index("--nproc-per-node") + 1] == "2"
     assert argv[-4:] == ["-m", "scripts.base_train", "--config", "/c.json"]
     plain = launch.argv(Claim.model_construct(stage="tokenizer", processes=1), Path("/c.json"))
