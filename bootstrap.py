@@ -135,11 +135,11 @@ def find_browser() -> str:
 
 
 def find_ip() -> bool:
-    """Whether there is `ip`, of which the tests make hosts; where there is none they skip, and this says so."""
+    """Whether there is `ip`, of which the tests make hosts; without it they skip, and this says so."""
     found = shutil.which("ip") is not None or apt_install("iproute2")
     if not found:
         print(
-            "setup: no `ip` on PATH: tests with hosts on a network of their own skip (`sudo apt install iproute2`)",
+            "setup: no `ip` on PATH: tests of several hosts skip (`sudo apt install iproute2`)",
             flush=True,
         )
     return found

@@ -69,10 +69,10 @@ def test_a_host_that_is_cut_off_stops_before_another_goes_on_and_takes_work_agai
 
     gone, heir = watch.spans[1, lost], watch.spans[2, other]
     stopped_s, started_s = gone.last_s - cut_at, heir.first_s - cut_at
-    trained_s = first_step_at(site, run_id, 2) - cut_t
+    trained_s = resumed_at(site, run_id, 2) - cut_t
     print(
-        f"\ncut off: stopped after {stopped_s:.1f} s, started elsewhere after {started_s:.1f} s, first step there "
-        f"after {trained_s:.1f} s, heard of again {back_s:.1f} s after the cable was back"
+        f"\ncut off: stopped after {stopped_s:.1f} s, started elsewhere after {started_s:.1f} s, training "
+        f"there after {trained_s:.1f} s, heard of again {back_s:.1f} s after the cable was back"
     )
     assert not watch.twice and set(watch.spans) == {(1, lost), (2, other)}
     assert stopped_s < LEASE_S + 0.5 < started_s
@@ -103,8 +103,8 @@ def test_a_host_that_is_cut_off_stops_before_another_goes_on_and_takes_work_agai
         assert seen.ended and seen.steps == WHOLE and "".join(seen.log) == log
 
 
-def first_step_at(site: Site, run_id: str, number: int) -> float:
-    """When an attempt reported its first step, as Unix time."""
+def resumed_at(site: Site, run_id: str, number: int) -> float:
+    """When an attempt went on from its checkpoint, as Unix time."""
     found = site.get(f"/runs/{run_id}/events", kind="phase", limit=200)["items"]
     return float(next(e["t"] for e in found if e["attempt"] == number and e["data"]["phase"] == "resume"))
 
@@ -169,7 +169,7 @@ def test_a_run_over_two_hosts_goes_on_without_node_0_when_it_may(
         site.network.mend("a")
         assert ended(site.service, run_id, 180)["state"] == "succeeded"
     stopped = {name: watch.spans[1, name].last_s - cut_at for name in site.names}
-    trained_s = first_step_at(site, run_id, number) - cut_t
+    trained_s = resumed_at(site, run_id, number) - cut_t
     print(f"\nnode 0 cut off: stopped after {stopped} s; alone on the other after {trained_s:.1f} s")
     attempts = site.attempts(run_id)
     assert attempts[0]["reason"] == "lost_worker"
