@@ -35,8 +35,7 @@ LEASE_S, GRACE_S = 3.0, 20.0
 READY_S = 90.0
 STEPS, SAVE_EVERY = 160, 20
 CONFIG: dict[str, Any] = {
-    **TINY, "dtype": "float32", "compile": "off",
-    "num_iterations": STEPS, "save_every": SAVE_EVERY, "keep_last": 2,
+    **TINY, "dtype": "float32", "compile": "off", "keep_last": 2,
 }  # fmt: skip
 BUCKET, PASSWORD = "artefacts", "of-the-queue"
 ATTEMPT = re.compile(r"attempt_(\d+)")
@@ -185,9 +184,10 @@ class Site:
 
     # ------------------------------------------------------------ runs
 
-    def begin(self, **more: Any) -> str:
-        """The id of a run of `STEPS` steps over two ranks."""
+    def begin(self, steps: int = STEPS, save_every: int = SAVE_EVERY, **more: Any) -> str:
+        """The id of a run over two ranks."""
         overrides = {**CONFIG, "data": str(self.place / "prose.txt")}
+        overrides |= {"num_iterations": steps, "save_every": save_every}
         body = {"stage": "base", "config": "debug_cpu", "parent": self.tokenizer, "overrides": overrides}
         return post(self.service, **body, **more)
 

@@ -17,6 +17,8 @@ from tests.worker.test_worker import ended, post
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("hosts")]
 WHOLE = list(range(1, STEPS + 1))
+#: few: a rank that has a host for itself takes all its cores, and here two hosts share them
+NODE_STEPS = 40
 
 
 @pytest.fixture(scope="module")
@@ -125,15 +127,23 @@ def test_who_reaches_the_server_over_the_network_needs_a_key_and_the_right_name(
 
 def run_over_both(site: Site, **more: Any) -> str:
     eventually(lambda: site.alive() == set(site.names), 60, every_s=0.1)
-    return site.begin(nodes=2, gpus=0, **more)
+    return site.begin(NODE_STEPS, 5, nodes=2, gpus=0, **more)
 
 
-def test_a_run_over_two_hosts_waits_for_the_one_that_is_cut_off_and_goes_on_over_both(site: Site) -> None:
-    whole = run_over_both(site)  # not `undisturbed`: ranks that have a host each have more threads
-    assert ended(site.service, whole, 180)["state"] == "succeeded"
+@pytest.fixture(scope="module")
+def undisturbed_nodes(site: Site) -> dict[int, float]:
+    """Of a run over both; not bit for bit those of one host, whose ranks have fewer threads each."""
+    run_id = run_over_both(site)
+    assert ended(site.service, run_id, 120)["state"] == "succeeded"
+    return site.losses(run_id)
+
+
+def test_a_run_over_two_hosts_waits_for_the_one_that_is_cut_off_and_goes_on_over_both(
+    site: Site, undisturbed_nodes: dict[int, float]
+) -> None:
     run_id = run_over_both(site)
     with Watch(site, run_id) as watch:
-        site.come_to(run_id, 50)
+        site.come_to(run_id, 12)
         assert [attempt["nodes"] for attempt in site.attempts(run_id)] == [2]
         site.network.cut("b")
         cut_at = time.monotonic()
@@ -142,7 +152,7 @@ def test_a_run_over_two_hosts_waits_for_the_one_that_is_cut_off_and_goes_on_over
         )
         site.network.mend("b")
         mended_at = time.monotonic()
-        assert ended(site.service, run_id, 180)["state"] == "succeeded"
+        assert ended(site.service, run_id, 120)["state"] == "succeeded"
     attempts = site.attempts(run_id)
     again = watch.spans[len(attempts), "b"].first_s - mended_at
     stopped = {name: watch.spans[1, name].last_s - cut_at for name in site.names}
@@ -153,21 +163,21 @@ def test_a_run_over_two_hosts_waits_for_the_one_that_is_cut_off_and_goes_on_over
     assert (attempts[-1]["state"], attempts[-1]["nodes"]) == ("succeeded", 2)
     assert not watch.twice
     assert stopped["b"] < LEASE_S + 0.5
-    assert site.losses(run_id) == site.losses(whole)
+    assert site.losses(run_id) == undisturbed_nodes
 
 
 def test_a_run_over_two_hosts_goes_on_without_node_0_when_it_may(
-    site: Site, undisturbed: dict[int, float]
+    site: Site, undisturbed_nodes: dict[int, float]
 ) -> None:
     run_id = run_over_both(site, min_nodes=1)
     with Watch(site, run_id) as watch:
-        site.come_to(run_id, 50)
+        site.come_to(run_id, 12)
         site.network.cut("a")
         cut_at, cut_t = time.monotonic(), time.time()
         alone = lambda: next((n for n, host in watch.spans if n > 1 and host == "b"), 0)  # noqa: E731
         number = eventually(alone, 90)
         site.network.mend("a")
-        assert ended(site.service, run_id, 180)["state"] == "succeeded"
+        assert ended(site.service, run_id, 120)["state"] == "succeeded"
     stopped = {name: watch.spans[1, name].last_s - cut_at for name in site.names}
     trained_s = resumed_at(site, run_id, number) - cut_t
     print(f"\nnode 0 cut off: stopped after {stopped} s; alone on the other after {trained_s:.1f} s")
@@ -177,5 +187,5 @@ def test_a_run_over_two_hosts_goes_on_without_node_0_when_it_may(
     assert not watch.twice
     assert stopped["a"] < LEASE_S + 0.5
     losses = site.losses(run_id)
-    assert list(losses) == WHOLE
-    assert losses == pytest.approx(undisturbed, rel=0.05)  # one rank adds up in another order than two
+    assert list(losses) == list(range(1, NODE_STEPS + 1))
+    assert losses == pytest.approx(undisturbed_nodes, rel=0.05)  # one rank adds up otherwise
