@@ -10,7 +10,7 @@ SEED ?= 1
 export NANOCHAT_PORT ?= $(PORT)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up lint types test test-fast test-faults coverage test-clients web bench bench-train bench-kills bench-modern \
+.PHONY: help setup up lint types test test-fast test-faults test-hosts coverage test-clients web bench bench-train bench-kills bench-modern \
 	bench-web bench-loss bench-overheads bench-tokenizer bench-serve bench-eval bench-control bench-scale bench-quality bench-witness soak docs site audit fuzz fuzz-api
 
 help: ## list the targets
@@ -42,22 +42,27 @@ test: ## lint, types, the dashboard's build and all tests, each fault once: what
 	@$(PYTHON) bootstrap.py --test
 	@$(MAKE) --no-print-directory -j 2 -O lint types $(if $(shell command -v npm),web)
 	@command -v npm >/dev/null || echo "web: no node here, so the built dashboard is not compared with its source"
-	@$(BIN)/pytest -n 2 -m "not clients"
+	@$(BIN)/pytest -n 2 -m "not clients and not hosts"
 
 coverage: ## all tests, and the lines that none of them runs (every process is traced: 1.5 times as long)
 	@echo "coverage: all tests, every process traced"
 	@$(PYTHON) bootstrap.py --test
-	@$(BIN)/pytest -n 2 -m "not clients" --timeout 360 --cov --cov-report=term:skip-covered
+	@$(BIN)/pytest -n 2 -m "not clients and not hosts" --timeout 360 --cov --cov-report=term:skip-covered
 
 test-fast: ## all tests but those in a browser
 	@echo "test-fast: all but the tests in a browser"
 	@$(PYTHON) bootstrap.py --dev
-	@$(BIN)/pytest -n 2 -m "not e2e and not clients" --ignore=tests/faults
+	@$(BIN)/pytest -n 2 -m "not e2e and not clients and not hosts" --ignore=tests/faults
 
 test-faults: ## break the service on purpose, every fault 20 times on both databases (hours; TRIES=…)
 	@echo "test-faults: kills, freezes, cuts, full disks; what was tried and what held"
 	@$(PYTHON) bootstrap.py --dev
 	@$(BIN)/python -m tests.faults --tries $(TRIES) --full-length
+
+test-hosts: ## two hosts in network namespaces, cables cut in mid-run (root; about 5 minutes)
+	@echo "test-hosts: server, queue and S3 on one address, workers on two others"
+	@$(PYTHON) bootstrap.py --test
+	@$(BIN)/pytest -n 0 tests/hosts
 
 test-clients: ## other people's large programs with ours: lm-evaluation-harness, LangChain, Ray (installs 1 GB apart, once)
 	@echo "test-clients: LangChain and lm-evaluation-harness against a real server, workers on a real cluster of Ray"

@@ -3,7 +3,7 @@
 
     python3 bootstrap.py          what the service needs to run
     python3 bootstrap.py --dev    and the development tools
-    python3 bootstrap.py --test   and what the tests need of the system (a browser)
+    python3 bootstrap.py --test   and what the tests need of the system (a browser, iproute2)
 
 What was installed is written to a stamp at the very end; a `.venv` whose installation was cut short is
 known by the note it left, and made again. The syntax is that of Python 3.7, so that an old Python gets as
@@ -50,6 +50,7 @@ def main(arguments: list[str]) -> int:
         install("dev" if arguments else "runtime", may_use_apt=for_tests)
         if for_tests:
             print(f"setup: browser for the tests: {find_browser()}", flush=True)
+            find_ip()
     except Stop as stop:
         print(f"setup: {stop}", file=sys.stderr)
         return 2
@@ -131,6 +132,17 @@ def find_browser() -> str:
     if subprocess.run([str(PYTHON), "-m", "playwright", "install", "chromium"]).returncode:
         raise Stop("there is no browser for the tests: run `sudo apt install chromium` and try again")
     return "Playwright's own chromium"
+
+
+def find_ip() -> bool:
+    """Whether there is `ip`, of which the tests make hosts; without it they skip, and this says so."""
+    found = shutil.which("ip") is not None or apt_install("iproute2")
+    if not found:
+        print(
+            "setup: no `ip` on PATH: tests of several hosts skip (`sudo apt install iproute2`)",
+            flush=True,
+        )
+    return found
 
 
 # ---------------------------------------------------------------- installation

@@ -29,8 +29,8 @@ from server.settings import Settings
 from tests import services
 from tests.services import WORKER_TOKEN, Postgres, Service
 
-#: one campaign of faults for each database
-GROUPED = re.compile(r"^(tests/faults/).*-(sqlite|postgresql)\]$")
+#: one campaign of faults for each database, one network of hosts
+GROUPED = re.compile(r"^(tests/faults/).*-(sqlite|postgresql)\]$|^(tests/hosts/).*$")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -43,7 +43,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class ByGroup(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return GROUPED.sub(r"\1\2", nodeid)
+            return GROUPED.sub(r"\1\2\3", nodeid)
 
     return ByGroup(config, log)
 

@@ -168,6 +168,19 @@ def test_what_is_in_the_way_is_one_sentence_with_the_fix(
     assert installs == []
 
 
+def test_the_tests_network_is_asked_of_apt_and_can_be_done_without(
+    bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(bootstrap, "apt_install", lambda package: bool(asked.append(package)))
+    monkeypatch.setenv("PATH", "")
+    assert not bootstrap.find_ip()
+    assert asked == ["iproute2"] and "apt install iproute2" in capsys.readouterr().out
+    monkeypatch.setattr(bootstrap, "shutil", SimpleNamespace(which=lambda program: f"/sbin/{program}"))
+    assert bootstrap.find_ip()
+    assert asked == ["iproute2"] and capsys.readouterr().out == ""
+
+
 def test_a_newer_python_on_path_takes_over(
     bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

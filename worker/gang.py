@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 MEMBER = "m"
 #: all of them within this time, or none: others may need the GPUs that the early ones hold
 GATHER_S = 60.0
+#: for ranks that wait for one that is gone: they cannot save any more
+BROKEN_S = 3.0
 POLL_S = 0.1
 
 
@@ -157,7 +159,8 @@ class _Node:
         while process.poll() is None:
             now = time.monotonic()
             if kill_at == float("inf") and (self._ask().go == "stop" or self._leave()):
-                kill_at = now + self._settings.grace_s
+                # told to stop: node 0 has ended, and its ranks with it
+                kill_at = now + (BROKEN_S if self._told.go == "stop" else self._settings.grace_s)
                 process.send_signal(signal.SIGTERM)
             if now >= kill_at:
                 self.kill()

@@ -47,6 +47,22 @@ def address(settings: WorkerSettings) -> str:
     return "" if ipaddress.ip_address(found).is_loopback else found
 
 
+def interface(of: str) -> str:
+    """The network interface that has the address `of`; a name stands for its addresses.
+
+    Empty for loopback, and for an address that no interface of this host has (behind NAT, in a container).
+    """
+    try:
+        wanted = {str(found[4][0]) for found in socket.getaddrinfo(of, None)}
+    except OSError:
+        return ""
+    for name, addresses in psutil.net_if_addrs().items():
+        here = {item.address.partition("%")[0] for item in addresses} & wanted
+        if here and not any(ipaddress.ip_address(text).is_loopback for text in here):
+            return str(name)
+    return ""
+
+
 class Host:
     """Reads load and GPUs. Both are opened once; GPUs that CUDA_VISIBLE_DEVICES hides are not there."""
 

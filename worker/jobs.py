@@ -19,7 +19,7 @@ from nanochat_client.types import Claim, Desired, Finish, Reason
 from worker import notes, processes
 from worker.api import Api, Away, Refused, insist
 from worker.artefacts import Fetch, Push, wait_for
-from worker.gang import MEMBER, Together, gather, run_node
+from worker.gang import BROKEN_S, MEMBER, Together, gather, run_node
 from worker.guard import Guard
 from worker.host import host_id
 from worker.launch import Meeting, start
@@ -34,7 +34,6 @@ log = logging.getLogger(__name__)
 POLL_S = 0.05
 SHIP_AT_LEAVE_S = 5.0
 REPORT_S = 60.0
-BROKEN_S = 3.0
 #: a storage that is away when a trainer has ended is waited for so long
 PUSH_S = 600.0
 #: set by the slot before it forks: jobs of this process know their worker
@@ -211,7 +210,6 @@ class _Job:
             self._lease.renew()
             now = time.monotonic()
             if not why and (why := self._reason_to_stop(shipper)):
-                # ranks that wait for one that is gone cannot save any more
                 kill_at = now + (BROKEN_S if self._lease.broken else self._settings.grace_s)
                 process.send_signal(signal.SIGTERM)  # torchrun forwards it; the trainer saves and leaves
             if now >= kill_at:

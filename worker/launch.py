@@ -15,6 +15,7 @@ from nanochat.allocator import with_huge_pages
 from nanochat.paths import attempt_dir, repo_dir
 from nanochat.stages import STAGES
 from nanochat_client.types import Claim
+from worker.host import interface
 from worker.processes import die_with_parent
 
 #: how long a node waits for the others: they may have a checkpoint to fetch
@@ -26,6 +27,8 @@ ALLOWED = (
     "NANOCHAT_DTYPE", "NANOCHAT_COMPILE", "NANOCHAT_UP",
     "SSL_CERT_FILE", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY",
 )  # fmt: skip
+#: its ranks meet on loopback; torchrun would ask what the host's name leads to, and many a name leads nowhere
+ALONE = ("--standalone", "--local-addr", "127.0.0.1")
 ALLOWED_PREFIXES = ("GLOO_", "HF_", "NCCL_", "TORCH_", "CUDA_MODULE_", "WANDB_")
 
 
@@ -45,7 +48,7 @@ def argv(claim: Claim, config: Path, meeting: Meeting | None = None) -> list[str
     return [
         sys.executable,
         *("-m", "torch.distributed.run", "--max-restarts", "0"),
-        *(_rendezvous(claim, meeting) if meeting else ["--standalone"]),
+        *(_rendezvous(claim, meeting) if meeting else ALONE),
         *("--nproc-per-node", str(claim.processes)),
         *("-m", stage.script, "--config", str(config)),
     ]
@@ -61,14 +64,30 @@ def _rendezvous(claim: Claim, meeting: Meeting) -> list[str]:
     ]
 
 
+def _through(meeting: Meeting) -> dict[str, str]:
+    """The interface that the ranks of several nodes talk through: that of the address they are met at.
+
+    Left to itself, gloo takes the address that the host's name leads to, which on many a host is loopback,
+    and NCCL the first interface that it likes. "=": this one, not all whose names begin so.
+    """
+    name = interface(meeting.address)
+    return {"GLOO_SOCKET_IFNAME": name, "NCCL_SOCKET_IFNAME": f"={name}"} if name else {}
+
+
 def environment(
-    claim: Claim, base_dir: Path, directory: Path, environ: Mapping[str, str], host: str = ""
+    claim: Claim,
+    base_dir: Path,
+    directory: Path,
+    environ: Mapping[str, str],
+    host: str = "",
+    meeting: Meeting | None = None,
 ) -> dict[str, str]:
     """The environment of an attempt's processes: the allow-list and what the trainer needs to know."""
     kept = {
         key: value for key, value in environ.items() if key in ALLOWED or key.startswith(ALLOWED_PREFIXES)
     }
     return {
+        **(_through(meeting) if meeting else {}),
         **with_huge_pages(kept),
         "NANOCHAT_BASE_DIR": str(base_dir),
         "NANOCHAT_RUN_ID": claim.run_id,
@@ -98,7 +117,7 @@ def start(
         process = subprocess.Popen(
             argv(claim, config, meeting),
             cwd=repo_dir(),
-            env=environment(claim, base_dir, directory, os.environ, host),
+            env=environment(claim, base_dir, directory, os.environ, host, meeting),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

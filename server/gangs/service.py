@@ -92,6 +92,11 @@ async def beat(session: AsyncSession, member_id: str) -> Gathered:
     member, attempt, _ = await repository.get(session, member_id)
     if member.state != MemberState.JOINED or attempt.state not in (QUEUED, *LIVE):
         return Gathered(go="stop")
+    first = await workers.get(session, attempt.worker_id or "")
+    if attempt.state == QUEUED and not workers.is_alive(first):
+        member.state = MemberState.ENDED  # node 0 died after it was chosen: nobody will ever say `run`
+        await session.flush()
+        return Gathered(go="stop")
     member.beat_at = now()
     await session.flush()
     if attempt.endpoint is None:

@@ -206,7 +206,7 @@ class Cluster:
     def trainers(self) -> dict[str, set[str]]:
         """Run → attempts of it that have a process."""
         found: dict[str, set[str]] = {}
-        for environ in _environments():
+        for environ in environments():
             if environ.get("NANOCHAT_BASE_DIR") == str(self.base) and "NANOCHAT_MARKER" in environ:
                 run, attempt = environ.get("NANOCHAT_RUN_ID", ""), environ["NANOCHAT_MARKER"]
                 found.setdefault(run, set()).add(attempt)
@@ -271,8 +271,8 @@ def _command(process: psutil.Process) -> str:
     return ""
 
 
-def _environments() -> Iterator[dict[str, str]]:
-    """Of every process that still has one; a zombie has none."""
+def environments() -> Iterator[dict[str, str]]:
+    """Of every trainer's process that still has one; a zombie has none."""
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             raw = (entry / "environ").read_bytes()

@@ -24,9 +24,9 @@ class Seen:
 class Readers(threading.Thread):
     """`count` readers that follow a run to its end, over the SDK; `join` waits for all of them."""
 
-    def __init__(self, url: str, run_id: str, count: int) -> None:
+    def __init__(self, url: str, run_id: str, count: int, api_key: str | None = None) -> None:
         super().__init__(daemon=True)
-        self._url, self._run_id = url, run_id
+        self._address, self._run_id = Address(url, api_key), run_id
         self.seen = [Seen() for _ in range(count)]
         self.error: BaseException | None = None
 
@@ -45,7 +45,7 @@ class Readers(threading.Thread):
         await asyncio.gather(*(self._one(seen) for seen in self.seen))
 
     async def _one(self, seen: Seen) -> None:
-        stream = AsyncStream(Address(self._url), self._run_id, ("log", "metric"), patience_s=PATIENCE_S)
+        stream = AsyncStream(self._address, self._run_id, ("log", "metric"), patience_s=PATIENCE_S)
         async for item in stream:
             if isinstance(item, Log):
                 seen.log.append(item.text)

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from tests.services import eventually
-from worker.host import Host, host_id
+from worker.host import Host, host_id, interface
 from worker.settings import WorkerSettings
 
 
@@ -25,6 +25,21 @@ def test_two_services_on_one_machine_are_two_hosts_and_each_stays_the_same(tmp_p
     assert one != other
     assert named(tmp_path / "x" / ".." / "one") == one
     assert named(tmp_path / "one", host_id="rack-3") == "rack-3"
+
+
+def test_an_address_is_on_the_interface_that_has_it_and_loopback_on_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    there = {
+        "lo": [SimpleNamespace(address="127.0.0.1"), SimpleNamespace(address="::1")],
+        "eth0": [SimpleNamespace(address="02:42:ac:11:00:02"), SimpleNamespace(address="10.1.0.2")],
+        "eth1": [SimpleNamespace(address="fe80::1%eth1"), SimpleNamespace(address="fd00::2")],
+    }
+    monkeypatch.setattr(psutil, "net_if_addrs", lambda: there)
+    assert [interface(of) for of in ("10.1.0.2", "fd00::2", "fe80::1")] == ["eth0", "eth1", "eth1"]
+    assert [interface(of) for of in ("127.0.0.1", "127.0.0.2", "10.1.0.3", "no-such-host.invalid")] == [
+        ""
+    ] * 4
 
 
 def test_load_is_within_its_bounds(tmp_path: Path) -> None:
