@@ -5,7 +5,7 @@ import { useDeleteFile, useFiles, useStages } from "../api/queries";
 import { may } from "../api/session";
 import type { StoredFile } from "../api/types";
 import { uploads } from "../live/uploads";
-import { uses } from "../lib/files";
+import { presetName, uses } from "../lib/files";
 import { ago, bytes, moment, percent } from "../lib/format";
 import { t } from "../texts";
 import { Button, Card, Empty, Failure, LinkButton, Page } from "../ui/basics";
@@ -104,7 +104,7 @@ function Row({ file }: { file: StoredFile }) {
 /** Links to the new-run form with the file filled in. */
 function Uses({ file }: { file: StoredFile }) {
   const stages = useStages();
-  const name = file.name.replace(/\.py$/, "");
+  const name = presetName(file.name);
   const knowing = (stages.data?.items ?? []).filter(({ presets }) => presets.includes(name)).map((stage) => stage.name);
   return uses(file, knowing).map(({ stage, to }) => (
     <LinkButton key={stage} to={to}>

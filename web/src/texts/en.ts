@@ -332,7 +332,7 @@ export const en = {
     as: "as",
     guess: "what they look like",
     kind: { conversations: "Conversations", text: "Text", preset: "Preset" },
-    hint: "Conversations: JSONL for mid and sft. Text: txt, md, JSONL or parquet for the tokenizer and base. Presets: py. Each is checked when it has come; an upload that breaks off goes on when the same file is chosen again.",
+    hint: "Conversations: JSONL for mid and sft. Text: txt, md, JSONL or parquet for the tokenizer and base. Presets: py or JSON. Each is checked when it has come; an upload that breaks off goes on when the same file is chosen again.",
     uploads: "Uploads",
     here: "On the service",
     empty: "No files yet. What you upload can be used in a run, by its path.",

@@ -325,7 +325,7 @@ export const zh: Texts = {
     as: "作为",
     guess: "自动识别",
     kind: { conversations: "对话", text: "文本", preset: "预设" },
-    hint: "对话：JSONL，用于 mid 和 sft。文本：txt、md、JSONL 或 parquet，用于分词器和 base。预设：py。文件传完后会被检查；中断的上传，再次选择同一个文件即可继续。",
+    hint: "对话：JSONL，用于 mid 和 sft。文本：txt、md、JSONL 或 parquet，用于分词器和 base。预设：py 或 JSON。文件传完后会被检查；中断的上传，再次选择同一个文件即可继续。",
     uploads: "上传",
     here: "服务上的文件",
     empty: "还没有文件。上传的文件可以通过路径用于运行。",
