@@ -58,12 +58,12 @@ export function RunRows({ runs, tools }: { runs: readonly Run[]; tools?: Tools }
               {tools && <th scope="col" className="w-9"><span className="sr-only">{t.runs.choose}</span></th>}
               <Head column="state" tools={tools} className="w-30">{t.runs.state}</Head>
               <Head column="name" tools={tools}>{t.runs.name}</Head>
-              <Head column="stage" tools={tools} className="w-32">{t.runs.stage}</Head>
+              <Head column="stage" tools={tools} className="w-36">{t.runs.stage}</Head>
               <Head column="loss" tools={tools} className="w-38">{t.runs.loss}</Head>
               <Head column="progress" tools={tools} className="w-40">{t.runs.progress}</Head>
               <th scope="col" className="hidden w-24 text-right lg:table-cell">{t.runs.left}</th>
-              <Head column="speed" tools={tools} className="w-22 text-right">{t.runs.speed}</Head>
-              <th scope="col" className="hidden w-14 text-right lg:table-cell">{t.runs.gpu}</th>
+              <Head column="speed" tools={tools} className="hidden w-22 text-right lg:table-cell">{t.runs.speed}</Head>
+              <th scope="col" className="hidden w-14 text-right xl:table-cell">{t.runs.gpu}</th>
               <Head column="created" tools={tools} className="w-26 text-right">{t.runs.created}</Head>
             </tr>
           </thead>
@@ -150,8 +150,8 @@ function Row({ run, index, tools }: { run: Run; index: number; tools: Tools | un
         <Steps run={run} />
       </td>
       <td className="hidden text-right whitespace-nowrap text-soft lg:table-cell">{duration(live ? secondsLeft(run) : run.ended_at ? seconds(run.started_at, run.ended_at) : null)}</td>
-      <td className="text-right">{compact(run.summary["train/tok_per_sec"])}</td>
-      <td className="hidden text-right lg:table-cell">{run.gpus === 0 ? t.run.cpu : run.gpus}</td>
+      <td className="hidden text-right lg:table-cell">{compact(run.summary["train/tok_per_sec"])}</td>
+      <td className="hidden text-right xl:table-cell">{run.gpus === 0 ? t.run.cpu : run.gpus}</td>
       <td className="text-right whitespace-nowrap text-soft" title={moment(run.created_at)}>
         {ago(run.created_at)}
       </td>
