@@ -257,6 +257,21 @@ def test_gauges_follow_the_host(service: Service, host: seed.Host, visit: Any) -
     expect(page.get_by_text("403 W · 71 °C")).to_be_visible()
 
 
+def test_what_needs_a_look_is_said_until_it_is_over(
+    service: Service, host: seed.Host, visit: Any, tmp_path: Path
+) -> None:
+    visitor = visit()
+    page = visitor.open("/system")
+    (card,) = seed.STATS["gpus"]
+    host.measure(gpus=[card | {"temperature_c": 96.0}])
+    alerts = page.get_by_role("status", name="Needs a look")
+    expect(alerts).to_contain_text("Hot GPU")
+    expect(alerts).to_contain_text("96")
+    visitor.keep(tmp_path / "pages", "alert")
+    host.measure()
+    expect(alerts).to_have_count(0)
+
+
 def test_a_chosen_theme_stays(service: Service, visit: Any) -> None:
     page = visit(theme="light").open("/")
     page.get_by_role("button", name="Use the dark theme").click()

@@ -62,6 +62,15 @@ export function useSystem() {
   });
 }
 
+/** Those that are not over. */
+export function useAlerts() {
+  return useQuery({
+    queryKey: ["alerts"],
+    queryFn: () => unwrap(api.GET("/alerts", { params: { query: { open: true, limit: 50 } } })),
+    refetchInterval: 2 * FAST_MS,
+  });
+}
+
 export function useAttempts(runId: string) {
   return useQuery({ queryKey: ["run", runId, "attempts"], queryFn: () => unwrap(api.GET("/runs/{run_id}/attempts", id(runId))) });
 }

@@ -9,6 +9,7 @@ import { t } from "../texts";
 import { Button, Card, Failure, LinkButton, Note, Page, StateBadge } from "../ui/basics";
 import { StepStrip } from "./pipeline/StepStrip";
 import { RunRows } from "./runs/RunRows";
+import { OpenAlerts } from "./system/Alerts";
 
 export function HomePage() {
   const pipelines = usePipelines();
@@ -23,6 +24,7 @@ export function HomePage() {
   return (
     <Page title={t.app.home} tools={may("submit") && <TrainDemo look="quiet" />}>
       <NoWorker />
+      <OpenAlerts />
       {known.slice(0, 5).map((pipeline) => (
         <PipelineCard key={pipeline.id} pipeline={pipeline} />
       ))}

@@ -415,6 +415,17 @@ export const en = {
     unheld: "Nobody holds it.",
     foreign: (name: string, pid: number) => `held by another program: ${name}, process ${pid}`,
   },
+  alerts: {
+    title: "Needs a look",
+    kind: {
+      loss_spike: "Loss spike",
+      nan: "Loss is no number",
+      stalled: "Stalled",
+      gpu_hot: "Hot GPU",
+      disk_low: "Disk nearly full",
+      worker_lost: "Worker lost",
+    },
+  },
   chat: {
     title: "Chat",
     model: "Model",

@@ -408,6 +408,17 @@ export const zh: Texts = {
     unheld: "无人占用。",
     foreign: (name, pid) => `被其他程序占用：${name}，进程 ${pid}`,
   },
+  alerts: {
+    title: "需要查看",
+    kind: {
+      loss_spike: "损失突增",
+      nan: "损失不是数",
+      stalled: "停滞",
+      gpu_hot: "GPU 过热",
+      disk_low: "磁盘将满",
+      worker_lost: "工作进程失联",
+    },
+  },
   chat: {
     title: "对话",
     model: "模型",
