@@ -8,7 +8,7 @@ MINUTES ?= 10
 export NANOCHAT_PORT ?= $(PORT)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up lint types test test-fast test-faults test-clients web bench bench-train bench-kills bench-modern \
+.PHONY: help setup up lint types test test-fast test-faults coverage test-clients web bench bench-train bench-kills bench-modern \
 	bench-web bench-loss bench-overheads bench-tokenizer bench-serve bench-eval bench-control bench-scale bench-quality bench-witness soak docs site audit fuzz
 
 help: ## list the targets
@@ -36,12 +36,16 @@ types: ## mypy, strict
 	@$(BIN)/mypy
 
 test: ## lint, types, the dashboard's build and all tests, each fault once: what CI runs
-	@echo "test: lint, types, the dashboard's build, all tests with coverage"
+	@echo "test: lint, types, the dashboard's build, all tests"
 	@$(PYTHON) bootstrap.py --test
-	@$(MAKE) --no-print-directory lint types
-	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory web; \
-	else echo "web: no node here, so the built dashboard is not compared with its source"; fi
-	@$(BIN)/pytest -n 2 --dist loadgroup -m "not clients" --cov --cov-report=term:skip-covered
+	@$(MAKE) --no-print-directory -j 2 -O lint types $(if $(shell command -v npm),web)
+	@command -v npm >/dev/null || echo "web: no node here, so the built dashboard is not compared with its source"
+	@$(BIN)/pytest -n 2 --dist loadgroup -m "not clients"
+
+coverage: ## all tests, and the lines that none of them runs (every process is traced: 1.5 times as long)
+	@echo "coverage: all tests, every process traced"
+	@$(PYTHON) bootstrap.py --test
+	@$(BIN)/pytest -n 2 --dist loadgroup -m "not clients" --timeout 360 --cov --cov-report=term:skip-covered
 
 test-fast: ## all tests but those in a browser
 	@echo "test-fast: all but the tests in a browser"
