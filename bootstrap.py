@@ -141,7 +141,9 @@ def find_font() -> None:
     """A font with Chinese for the pictures that tests keep of Chinese pages; boxes instead fail nothing."""
     if has_chinese_font() or apt_install(FONT):
         return
-    print(f"setup: no Chinese font: pictures of Chinese pages have boxes (`sudo apt install {FONT}`)", flush=True)
+    print(
+        f"setup: no Chinese font, pictures of Chinese pages have boxes: sudo apt install {FONT}", flush=True
+    )
 
 
 def has_chinese_font() -> bool:

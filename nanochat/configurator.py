@@ -191,7 +191,9 @@ def preset_files(base: Path | None = None) -> dict[str, Path]:
     files = [*sorted((root / "configs").glob("*.py")), *sorted((root / "configs").glob("*/*.py"))]
     files += [root / "config_dual_gpu.py"]
     place = base / UPLOADS / "preset" if base else None
-    own = [file for suffix in SUFFIXES["preset"] for file in sorted(place.glob(f"*{suffix}"))] if place else []
+    own = (
+        [file for ending in SUFFIXES["preset"] for file in sorted(place.glob(f"*{ending}"))] if place else []
+    )
     return {file.stem: file for file in [*own, *files] if file.is_file() and file.stem != "__init__"}
 
 

@@ -54,7 +54,7 @@ def check_name(kind: str, name: str) -> str:
 
 
 def namesakes(kind: str, name: str) -> list[str]:
-    """Names of other files that users would call the same: a preset is known by its name without the ending."""
+    """Names of other files that users call the same: a preset is known by its name without the ending."""
     if kind != "preset":
         return []
     path = PurePosixPath(name)

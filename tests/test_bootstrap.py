@@ -193,13 +193,15 @@ def test_an_old_python_can_read_it_as_far_as_the_sentence() -> None:
 
 @pytest.mark.parametrize("asked", [True, False], ids=["fontconfig", "no fontconfig"])
 def test_a_font_with_chinese_is_installed_once_and_its_lack_is_only_said(
-    bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture, asked: bool
-) -> None:
+    bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    capsys: pytest.CaptureFixture, asked: bool,
+) -> None:  # fmt: skip
     """A `fc-list` of the test's own, which knows the font once it lies there."""
     fonts, programs = tmp_path / "fonts", tmp_path / "bin"
     programs.mkdir()
     if asked:
-        (programs / "fc-list").write_text(f'#!/bin/sh\ntest -e {fonts}/truetype/wqy/a.ttc && echo "WenQuanYi $1"\n')
+        program = f"#!/bin/sh\ntest -e {fonts}/truetype/wqy/a.ttc && echo WenQuanYi $1\n"
+        (programs / "fc-list").write_text(program)
         (programs / "fc-list").chmod(0o755)
     wanted: list[str] = []
 

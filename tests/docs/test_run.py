@@ -60,7 +60,7 @@ ELSEWHERE = {
     "python scripts/chat_cli.py": ("tests/nanochat/test_chat_cli.py", "chat_cli"),
     "python scripts/chat_web.py": ("tests/nanochat/test_chat_web.py", "chat_web"),
     "python scripts/wordcount.py": ("tests/nanochat/test_stages_page.py", "wordcount"),
-    "python -m nanochat.dataset": ("tests/nanochat/test_dataset.py", "test_the_command_builds_the_default_corpus"),
+    "python -m nanochat.dataset": ("tests/nanochat/test_dataset.py", "test_the_command_builds"),
     "python -m nanochat.report": ("tests/nanochat/report/test_report.py", 'main(["reset"])'),
     "python -m nanochat.planner_check": ("tests/nanochat/planner/test_memory.py", "planner_check"),
     "python3 docker/make_env.py": ("tests/deploy/test_containers.py", "make_env"),
@@ -75,9 +75,12 @@ ELSEWHERE = {
     "python -m http.server": ("tests/docs/test_docs.py", "mkdocs"),
 }  # fmt: skip
 #: `make test` is what runs the tests; benchmarks take up to hours, and their figures say when they were run
-BY_HAND = ("make test", "make lint", "make setup", "make help", "make audit", "make bench", "python -m nanochat.bench_",
-           "python -m nanochat.ablation", "python -m tests.bench_", "python -m tests.nanochat.tasks.all_humaneval",
-           "python -m nanochat.stages")  # fmt: skip
+BY_HAND = (
+    "make test", "make lint", "make setup", "make help", "make audit", "make bench",
+    "python -m nanochat.bench_", "python -m nanochat.ablation", "python -m tests.bench_",
+    "python -m tests.nanochat.tasks.all_humaneval", "python -m nanochat.stages",
+)  # fmt: skip
+MINE = "depth = 2\nmax_seq_len = 64\ndevice_batch_size = 2\ntotal_batch_size = 256\n"
 
 
 def sections(page: Path) -> Iterator[tuple[list[str], bool]]:
@@ -198,7 +201,7 @@ def reader(
     here.mkdir()
     (here / "support.jsonl").write_bytes(GOOD)
     (here / "books.txt").write_text("A book.\n")
-    (here / "mine.py").write_text("depth = 2\nmax_seq_len = 64\ndevice_batch_size = 2\ntotal_batch_size = 256\n")
+    (here / "mine.py").write_text(MINE)
     monkeypatch.chdir(here)
     player = Player(service)
     player.start()
@@ -245,10 +248,11 @@ def test_the_verbs_of_a_page_do_what_they_are_asked(page: Path, reader: Reader) 
 
 # ---------------------------------------------------------------- scripts of the laptop tutorial
 
+TEXT = f"--data={ROOT / 'docs' / 'decisions'}"
 #: flags of the page, and the same with less of everything
 LESS = {
-    "--vocab_size=4096": ["--vocab_size=300", f"--data={ROOT / 'docs' / 'decisions'}"],
-    "--num_iterations=100": ["--num_iterations=3", f"--data={ROOT / 'docs' / 'decisions'}", "--sample_every=0"],
+    "--vocab_size=4096": ["--vocab_size=300", TEXT],
+    "--num_iterations=100": ["--num_iterations=3", TEXT, "--sample_every=0"],
     "--num_iterations=50": ["--num_iterations=2"],
     "--checkpoint=chatsft_checkpoints/latest.pt": [
         "--checkpoint=chatsft_checkpoints/latest.pt", "--prompt=Who are you?", "--max_tokens=4",

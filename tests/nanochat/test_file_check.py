@@ -122,8 +122,22 @@ def test_a_line_without_an_end_is_not_read_into_memory(
             checked(kind, "a.jsonl", " \n" + '{"text": "' + "x" * 200, tmp_path)
 
 
-NAMES = {"conversations": ["a.jsonl"], "text": ["a.txt", "a.jsonl", "a.parquet"], "preset": ["a.py", "a.json"]}
-PIECES = [GOOD, PARTS, "\n", '{"text": "x"}', '{"text": "\\ud800"}', "depth = 2", '{"depth": 2}', "PAR1", b"\xff"]
+NAMES = {
+    "conversations": ["a.jsonl"],
+    "text": ["a.txt", "a.jsonl", "a.parquet"],
+    "preset": ["a.py", "a.json"],
+}
+PIECES = [
+    GOOD,
+    PARTS,
+    "\n",
+    '{"text": "x"}',
+    '{"text": "\\ud800"}',
+    "depth = 2",
+    '{"depth": 2}',
+    "PAR1",
+    b"\xff",
+]
 
 
 @given(pieces=st.lists(st.sampled_from(PIECES) | st.binary(max_size=20)), data=st.data())

@@ -104,12 +104,10 @@ class Visitor:
 
 @pytest.fixture
 def visit(browser: Any, service: Service, tmp_path: Path) -> Iterator[Any]:
-    """`visit(size, theme, locale)` opens a window of its own; what it showed last stays in the test's directory."""
+    """`visit(size, theme, locale)` opens a window; what it showed last stays in the test's directory."""
     visitors: list[Visitor] = []
 
-    def open_window(
-        size: tuple[int, int] = DESKTOP, theme: str = "light", locale: str = "en-GB"
-    ) -> Visitor:
+    def open_window(size: tuple[int, int] = DESKTOP, theme: str = "light", locale: str = "en-GB") -> Visitor:
         visitors.append(Visitor(browser, service.base_url, size, theme, locale))
         return visitors[-1]
 

@@ -172,9 +172,7 @@ def demo(service: Service, host: FakeWorker, *, until: str = "chat_eval") -> tup
             trainer.log("".join(f"\rreading {n} %" for n in range(0, 101, 20)) + "\nvocabulary of 8,192\n")
             trainer.checkpoint(0, "tokenizer", model=False)
         elif stage == "chat_eval":
-            trainer.events(
-                scores("chat_eval/before", 0, saved["base"]), scores("chat_eval", 1, saved["sft"])
-            )
+            trainer.events(scores("chat_eval/before", 0, saved["base"]), scores("chat_eval", 1, saved["sft"]))
         else:
             trainer.events({"kind": "phase", "phase": "train", "step": 0, "steps": 300}, FIRST_BATCH)
             trainer.steps(0, 180 if stage == until else 300, 300)

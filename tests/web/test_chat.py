@@ -1,4 +1,7 @@
-"""The dashboard's chat in a real browser: what a model wrote is shown and never obeyed; stop, edit, two models."""
+"""The dashboard's chat in a real browser: what a model wrote is shown and never obeyed.
+
+And: stop, edit and ask again, what is kept, two models, how sure they were.
+"""
 
 from __future__ import annotations
 
@@ -12,61 +15,24 @@ import pytest
 from tests.server.inference.conftest import MODEL_ID, directory, insert, make_model, random_net, stub
 from tests.services import Service
 from tests.web.conftest import DESKTOP, PHONE
+from tests.web.hostile import ELSEWHERE, HOSTILE
 from tests.web.test_pages import expect
 
-ELSEWHERE = "elsewhere.example"
-#: each sets `owned` or asks ELSEWHERE for something, where it is believed
-HOSTILE = {
-    "script": "<script>window.owned = 1</script>",
-    "script over lines": "text <script\n>\nwindow.owned = 1\n</script\n>",
-    "script in a list": "- one\n- <script>window.owned = 1</script>",
-    "img": '<img src=x onerror="window.owned = 1">',
-    "img without quotes": "<IMG SRC=x OnErRoR=window.owned=1//",
-    "img from elsewhere": f"<img src=https://{ELSEWHERE}/a.png srcset=https://{ELSEWHERE}/b.png>",
-    "markdown image": f'![a](https://{ELSEWHERE}/c.png "t") ![b](x" onerror="window.owned=1)',
-    "markdown image of data": "![a](data:image/svg+xml;base64,PHN2ZyBvbmxvYWQ9YWxlcnQoMSk+)",
-    "javascript link": "[a](javascript:window.owned=1) [b](JaVaScRiPt:window.owned=1)",
-    "javascript link, disguised": "[a](java&#10;script:window.owned=1) [b](&#106;avascript:window.owned=1) [c](\x01javascript:window.owned=1)",
-    "javascript anchor": '<a href="javascript:window.owned=1">a</a> <a href=" &#x0A;javascript&colon;window.owned=1">b</a>',
-    "data link": "[a](data:text/html,<script>window.owned=1</script>) <a href='data:text/html;base64,PHNjcmlwdD4='>b</a>",
-    "vbscript link": "[a](vbscript:window.owned=1) <vbscript:owned> <javascript:window.owned=1>",
-    "reference link": "[a][r]\n\n[r]: javascript:window.owned=1",
-    "svg": '<svg onload="window.owned=1"><script>window.owned=1</script><animate onbegin="window.owned=1" attributeName=x dur=1s /></svg>',
-    "svg use": f'<svg><use href="https://{ELSEWHERE}/d.svg#x"/><image href="https://{ELSEWHERE}/e.png"/></svg>',
-    "mathml": '<math><mtext><table><mglyph><style><!--</style><img title="--&gt;&lt;img src=1 onerror=window.owned=1&gt;">',
-    "iframe": f'<iframe src="javascript:parent.owned=1"></iframe><iframe srcdoc="<script>parent.owned=1</script>"></iframe><iframe src="https://{ELSEWHERE}/f"></iframe>',
-    "object": f'<object data="https://{ELSEWHERE}/g"></object><embed src="https://{ELSEWHERE}/h">',
-    "style": f"<style>@import 'https://{ELSEWHERE}/i.css'; main {{ display: none }}</style>",
-    "style attribute": f'<p style="position:fixed;inset:0;background:url(https://{ELSEWHERE}/j.png)">over everything</p>',
-    "link and base": f'<base href="https://{ELSEWHERE}/"><link rel=stylesheet href="https://{ELSEWHERE}/k.css">',
-    "refresh": f'<meta http-equiv="refresh" content="0;url=https://{ELSEWHERE}/l">',
-    "form": '<form action="/logout" method="post"><input name=a autofocus onfocus="window.owned=1"><button formaction="javascript:window.owned=1">Send</button></form>',
-    "media": '<video><source onerror="window.owned=1"></video><audio src=x onerror="window.owned=1" controls></audio>',
-    "details": '<details open ontoggle="window.owned=1"><summary>a</summary>b</details>',
-    "handlers": '<a href="#x" onclick="window.owned=1" onpointerenter="window.owned=1" onmouseover="window.owned=1">a</a> <b onmouseover=window.owned=1>b</b>',
-    "names of the page": '<a id="content" name="location" class="fixed inset-0 bg-bad">a</a><p id="root" data-testid="answer">b</p>',
-    "noscript": '<noscript><p title="</noscript><img src=x onerror=window.owned=1>">',
-    "template and comment": "<template><img src=x onerror=window.owned=1></template> <!--><img src=x onerror=window.owned=1>-->",
-    "custom element": '<x-a onconnected="window.owned=1"><slot onslotchoice="window.owned=1"></slot></x-a>',
-    "table": "| a |\n|---|\n| <script>window.owned=1</script><img src=x onerror=window.owned=1> |",
-    "code": "```html\n<script>window.owned = 1</script>\n<img src=x onerror=window.owned=1>\n```",
-    "code that ends early": "```\n</code></pre><script>window.owned=1</script>\n```",
-    "inline code": "`<img src=x onerror=window.owned=1>` and ``</code><script>window.owned=1</script>``",
-    "language of code": '```"><img/src=x/onerror=window.owned=1>\ncode\n```',
-    "half a tag": "<img src=x onerror=window.owned=1 ",
-    "unclosed": "<div><p><table><tr><td><a href='x",
-}  # fmt: skip
 #: what an answer may consist of, as the page promises: tags, and attributes of each
-SHOWN = """(allowed) => [...document.querySelectorAll("[data-testid=answer] .written *")].flatMap((node) => [
-  ...(allowed.tags.includes(node.localName) && node.namespaceURI === "http://www.w3.org/1999/xhtml" ? [] : [`<${node.localName}>`]),
-  ...[...node.attributes].filter(({ name }) => !(allowed.attributes[node.localName] ?? []).includes(name)).map(({ name }) => `${node.localName} ${name}`),
-  ...(node.localName === "a" && node.hasAttribute("href") && !["https:", "http:", "mailto:"].includes(node.protocol) ? [node.outerHTML] : []),
-])"""  # noqa: E501
-CELLS = {"td": ["align"], "th": ["align"]}
+SHOWN = """(allowed) => [...document.querySelectorAll("[data-testid=answer] .written *")].flatMap((node) => {
+  const { localName: tag, namespaceURI: space } = node;
+  const known = allowed.tags.includes(tag) && space === "http://www.w3.org/1999/xhtml";
+  const foreign = [...node.attributes].filter(({ name }) => !(allowed.attributes[tag] ?? []).includes(name));
+  const safe = ["https:", "http:", "mailto:"].includes(node.protocol);
+  const leads = tag !== "a" || !node.hasAttribute("href") || safe;
+  return known && foreign.length === 0 && leads ? [] : [node.cloneNode(false).outerHTML];
+})"""
+TAGS = "p br hr strong em del s code pre blockquote ul ol li a h1 h2 h3 h4 h5 h6 table thead tbody tr th td"
+CELL = ["align"]
 ALLOWED = {
-    "tags": "p br hr strong em del s code pre blockquote ul ol li a h1 h2 h3 h4 h5 h6 table thead tbody tr th td".split(),
-    "attributes": {"a": ["href", "target", "rel"], "ol": ["start"], **CELLS},
-}  # fmt: skip
+    "tags": TAGS.split(),
+    "attributes": {"a": ["href", "target", "rel"], "ol": ["start"], "td": CELL, "th": CELL},
+}
 
 
 @pytest.fixture
@@ -123,9 +89,11 @@ def test_what_a_model_writes_is_shown_and_never_obeyed(stubbed: Service, visit: 
     expect(code.first).to_contain_text("<img src=x onerror=window.owned=1>")
 
 
-def test_what_a_model_writes_is_set_as_text_and_its_links_open_elsewhere(stubbed: Service, visit: Any) -> None:
+def test_what_a_model_writes_is_set_and_its_links_open_elsewhere(stubbed: Service, visit: Any) -> None:
     page = visit().open("/chat")
-    text = "# Title\n\n3. *three*\n4. **four**\n\n| a | b |\n|:--|--:|\n| 1 | 2 |\n\n```py\nx = 1 < 2\n```\n\n"
+    text = (
+        "# Title\n\n3. *three*\n4. **four**\n\n| a | b |\n|:--|--:|\n| 1 | 2 |\n\n```py\nx = 1 < 2\n```\n\n"
+    )
     ask(page, f"say {text}See [the site](https://{ELSEWHERE}/a?b=1) or https://{ELSEWHERE}.")
     answer = answered(page)
     expect(answer.get_by_role("heading", name="Title")).to_be_visible()
@@ -210,7 +178,8 @@ def test_two_models_answer_side_by_side_and_show_how_sure_they_were(
     ask(page, "Who are you?")
     answered(page, 2)
     assert sorted(body["model"] for body in told) == sorted([MODEL_ID, "other:sft:7"])
-    expect(page.get_by_text(re.compile("12 tokens · .* tokens/s · stopped at the length limit"))).to_have_count(2)
+    facts = re.compile("12 tokens · .* tokens/s · stopped at the length limit")
+    expect(page.get_by_text(facts)).to_have_count(2)
     page.get_by_role("button", name="Probabilities").first.click()
     tokens = page.get_by_role("group", name="Probabilities")
     expect(tokens.locator("span")).to_have_count(12)

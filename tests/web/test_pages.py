@@ -39,7 +39,12 @@ def expect(locator: Any) -> Any:
 
 @pytest.mark.parametrize(
     ("size", "theme", "locale"),
-    [(DESKTOP, "light", "en-GB"), (PHONE, "dark", "en-GB"), (NARROW, "light", "zh-CN"), (TABLET, "dark", "zh-CN")],
+    [
+        (DESKTOP, "light", "en-GB"),
+        (PHONE, "dark", "en-GB"),
+        (NARROW, "light", "zh-CN"),
+        (TABLET, "dark", "zh-CN"),
+    ],
     ids=["desktop", "phone", "360 zh", "tablet zh"],
 )
 def test_every_page_opens_without_a_fault_and_fits_the_window(
@@ -98,7 +103,9 @@ def test_a_finished_demo_offers_the_chat_and_shows_both_scores(seeded: dict[str,
     expect(identity).to_contain_text("97 %")
 
 
-def test_a_pipeline_is_a_graph_of_what_starts_from_what(service: Service, host: seed.Host, visit: Any) -> None:
+def test_a_pipeline_is_a_graph_of_what_starts_from_what(
+    service: Service, host: seed.Host, visit: Any
+) -> None:
     made = service.client.post("/pipelines", json={"preset": "full-demo"}).json()
     page = visit().open(f"/pipelines/{made['id']}")
     steps = page.get_by_role("list", name="Steps of the pipeline").get_by_role("listitem")

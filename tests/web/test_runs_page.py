@@ -14,10 +14,13 @@ from tests.web.test_pages import expect
 
 MANY = 10_000
 #: texts of the table that do not fit their cells, but for messages, which have a line of their own
-CUT = """() => [...document.querySelectorAll("main th, main td")]
-  .filter((cell) => cell.offsetParent && !cell.querySelector("p, a") && cell.scrollWidth > cell.clientWidth)
-  .concat([...document.querySelectorAll("main td .truncate:not(p):not(a)")].filter((box) => box.scrollWidth > box.clientWidth))
-  .map((cell) => cell.textContent)"""
+CUT = """() => {
+  const cut = (box) => box.scrollWidth > box.clientWidth;
+  const cells = [...document.querySelectorAll("main th, main td")];
+  const plain = cells.filter((cell) => cell.offsetParent && !cell.querySelector("p, a"));
+  const words = document.querySelectorAll("main td .truncate:not(p):not(a)");
+  return [...plain, ...words].filter(cut).map((cell) => cell.textContent);
+}"""
 
 
 def moment(second: int) -> str:

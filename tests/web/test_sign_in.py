@@ -51,8 +51,8 @@ def signed_in(page: Any, settings: Settings, *scopes: Scope) -> None:
 
 
 def test_who_may_only_look_is_offered_nothing_else(service: Service, visit: Any) -> None:
-    admin = {"authorization": f"Bearer {local.create(service.settings, KeyCreate(name='all', scopes=list(USER)))}"}
-    service.client.headers.update(admin)
+    key = local.create(service.settings, KeyCreate(name="all", scopes=list(USER)))
+    service.client.headers["authorization"] = f"Bearer {key}"
     made = service.client.post("/pipelines", json={"preset": "demo"}).json()
     run = post_run(service)["id"]
     visitor = visit()
@@ -62,7 +62,7 @@ def test_who_may_only_look_is_offered_nothing_else(service: Service, visit: Any)
     navigation = page.get_by_role("navigation")
     expect(navigation.get_by_role("link")).to_have_text(["Home", "Runs", "Files", "System"])
     expect(page.get_by_role("link", name="demo").first).to_be_visible()
-    offered = ("Train the demo", "Cancel", "New run", "Pause", "Retry", "Duplicate", "Edit tags", "Delete", "Chat")
+    offered = ("Train the demo", "Cancel", "New run", "Pause", "Duplicate", "Edit tags", "Delete", "Chat")
     for path in ("/", "/runs", f"/runs/{run}", f"/pipelines/{made['id']}"):
         page = visitor.open(path)
         page.get_by_role("button", name="Sign out").wait_for()

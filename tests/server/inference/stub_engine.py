@@ -94,7 +94,8 @@ class Stub:
             self._running[key, index] = (tokens, most)
             if tokens == most:
                 frames.append({
-                    "op": "finish", **where, "reason": "stop" if told else "length", "tokens": tokens, "cached_tokens": 3,
+                    "op": "finish", **where, "reason": "stop" if told else "length",
+                    "tokens": tokens, "cached_tokens": 3,
                     "queue_s": 0.001, "prefill_s": 0.002, "decode_s": 0.003,
                 })  # fmt: skip
                 del self._running[key, index]
