@@ -23,7 +23,7 @@ FLAGS = [
     "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
 ]  # fmt: skip
 DESKTOP, TABLET, PHONE, NARROW = (1280, 800), (820, 1180), (390, 844), (360, 740)
-LOADING = re.compile("Loading…|加载中…")
+LOADING = re.compile("Loading…|加载中…|Planning…|正在规划…")
 
 
 @pytest.fixture

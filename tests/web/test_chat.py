@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tests.server.inference.conftest import MODEL_ID, directory, insert, make_model, random_net, stub
-from tests.services import Service
+from tests.services import Service, eventually
 from tests.web.conftest import DESKTOP, PHONE
 from tests.web.hostile import ELSEWHERE, HOSTILE
 from tests.web.test_pages import expect
@@ -27,6 +27,8 @@ SHOWN = """(allowed) => [...document.querySelectorAll("[data-testid=answer] .wri
   const leads = tag !== "a" || !node.hasAttribute("href") || safe;
   return known && foreign.length === 0 && leads ? [] : [node.cloneNode(false).outerHTML];
 })"""
+KEPT = "localStorage.getItem('nanochat.conversations')"
+ENGINE_STARTS_MS = 90_000
 TAGS = "p br hr strong em del s code pre blockquote ul ol li a h1 h2 h3 h4 h5 h6 table thead tbody tr th td"
 CELL = ["align"]
 ALLOWED = {
@@ -50,7 +52,7 @@ def answered(page: Any, count: int = 1) -> Any:
     """The last of so many answers, once all are whole."""
     answers = page.get_by_test_id("answer")
     expect(answers).to_have_count(count)
-    expect(page.locator("[data-testid=answer][aria-busy=true]")).to_have_count(0)
+    expect(page.locator("[data-testid=answer][aria-busy=true]")).to_have_count(0, timeout=ENGINE_STARTS_MS)
     return answers.last
 
 
@@ -82,7 +84,9 @@ def test_what_a_model_writes_is_shown_and_never_obeyed(stubbed: Service, visit: 
         anchor.dispatch_event("click")
     assert page.evaluate("window.owned") is None
     assert set(asked) <= {"127.0.0.1"}, asked
-    assert page.url.endswith("/ui/chat") and visitor.faults == []
+    assert page.url.endswith("/ui/chat")
+    # the sanitiser reads <base> in a document of its own, which has the page's policy
+    assert [fault for fault in visitor.faults if "Setting the document's base URI" not in fault] == []
     question = page.get_by_text(HOSTILE["svg"]).first
     assert question.locator("svg").count() == 0, "what a person wrote is text too"
     code = page.locator("[data-testid=answer] pre", has_text="<script>window.owned = 1</script>")
@@ -137,7 +141,7 @@ def test_a_conversation_is_stopped_changed_kept_and_forgotten(
     visitor.keep(tmp_path / "pages", "chat")
     assert visitor.too_wide() <= 0
 
-    page.wait_for_function("localStorage['nanochat.conversations']?.includes('something else')")
+    eventually(lambda: "something else" in (page.evaluate(KEPT) or ""))
     page.reload()
     page.get_by_role("textbox", name="Message").wait_for()
     if size == PHONE:

@@ -93,14 +93,14 @@ def test_what_the_trainer_said_is_listed_and_its_warnings_alone(
     live = seeded["live"]
     page = visit().open(f"/runs/{live.run_id}")
     events = page.get_by_role("region", name="Events")
-    expect(events.get_by_role("row").first).to_contain_text("Checkpoint")
+    expect(events.get_by_role("listitem").first).to_contain_text("Checkpoint")
     expect(events).to_contain_text(f"Warning: {seed.WARNING}")
     expect(events).to_contain_text("Phase: trains")
     page.get_by_label("Only warnings (1)").check()
-    expect(events.get_by_role("row")).to_have_count(1)
+    expect(events.get_by_role("listitem")).to_have_count(1)
     live.events({"kind": "warning", "step": 179, "message": "<i>a bad</i> step was skipped"})
     live.finish(exit_code=0)
-    expect(events.get_by_role("row").first).to_contain_text("<i>a bad</i> step was skipped")
+    expect(events.get_by_role("listitem").first).to_contain_text("<i>a bad</i> step was skipped")
     assert events.locator("i").count() == 0
 
 

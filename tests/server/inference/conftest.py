@@ -6,6 +6,7 @@ import asyncio
 import pydoc_data.topics
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -139,7 +140,9 @@ def insert(
             session.add(checkpoint)
         await db.close()
 
-    asyncio.run(add())
+    # Playwright has a loop in the thread of its tests
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, add()).result()
     return f"c{number:010d}"
 
 

@@ -73,7 +73,7 @@ function Row({ file }: { file: StoredFile }) {
       <span className="whitespace-nowrap text-soft sm:w-24 sm:text-right" title={moment(file.created_at)}>
         {ago(file.created_at)}
       </span>
-      <span className="flex flex-wrap items-center gap-1 sm:w-84 sm:justify-end">
+      <span className="flex basis-full flex-wrap items-center gap-1 lg:w-84 lg:basis-auto lg:justify-end">
         {ready && !asked && may("submit") && <Uses file={file} />}
         {mayDelete && !asked && (
           <Button look="danger" aria-label={t.files.deleteOne(file.name)} onClick={() => setAsked(true)}>

@@ -36,7 +36,7 @@ export function StepStrip({ runs, quiet = false }: { runs: Run[]; quiet?: boolea
         style={wide ? { gridTemplateColumns: `repeat(${graph.columns}, minmax(0, 1fr))` } : undefined}
       >
         {runs.map((run) => (
-          <li key={run.id} className={wide ? "m-1.5 min-w-0 rounded-md border border-line bg-card" : "min-w-0"} style={wide ? place(run.id) : undefined}>
+          <li key={run.id} className={wide ? "mx-2.5 my-1.5 min-w-0 rounded-md border border-line bg-card" : "min-w-0"} style={wide ? place(run.id) : undefined}>
             <Step run={run} quiet={quiet} after={names.get(run.parent ?? "")} />
           </li>
         ))}

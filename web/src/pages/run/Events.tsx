@@ -27,23 +27,21 @@ export function EventsCard({ run }: { run: Run }) {
   return (
     <Card title={t.events.title} tools={tools}>
       <div tabIndex={0} role="region" aria-label={t.events.title} className="max-h-72 overflow-auto outline-offset-[-2px]">
-        <table className="w-full text-left">
-          <tbody>
-            {shown.map((event) => {
-              const { kind, text, warns } = tell(event);
-              return (
-                <tr key={event.seq} className="border-b border-line align-baseline last:border-0 [&>td]:px-2 [&>td]:py-1 [&>td:first-child]:pl-4 [&>td:last-child]:pr-4">
-                  <td className="text-xs whitespace-nowrap text-soft">{moment(new Date(event.t * 1000).toISOString())}</td>
-                  <td className="hidden text-xs whitespace-nowrap text-soft sm:table-cell">{run.attempt > 1 && `${t.run.attempt} ${event.attempt}`}</td>
-                  <td className="text-right text-xs whitespace-nowrap text-soft">{event.step != null && t.run.checkpointStep(count(event.step))}</td>
-                  <td className={`w-full min-w-40 break-words ${warns ? "text-warn" : ""}`}>
-                    <span className="text-soft">{kind}:</span> {text}
-                  </td>
-                </tr>
-              );
-            })}
-          </tbody>
-        </table>
+        <ul className="divide-y divide-line">
+          {shown.map((event) => {
+            const { kind, text, warns } = tell(event);
+            return (
+              <li key={event.seq} className="flex flex-wrap items-baseline gap-x-4 px-4 py-1">
+                <span className="text-xs whitespace-nowrap text-soft sm:w-40">{moment(new Date(event.t * 1000).toISOString())}</span>
+                {run.attempt > 1 && <span className="text-xs whitespace-nowrap text-soft">{`${t.run.attempt} ${event.attempt}`}</span>}
+                <span className="text-xs whitespace-nowrap text-soft sm:w-20">{event.step != null && t.run.checkpointStep(count(event.step))}</span>
+                <span className={`min-w-0 basis-full [overflow-wrap:anywhere] sm:flex-1 sm:basis-0 ${warns ? "text-warn" : ""}`}>
+                  <span className="text-soft">{kind}:</span> {text}
+                </span>
+              </li>
+            );
+          })}
+        </ul>
       </div>
     </Card>
   );

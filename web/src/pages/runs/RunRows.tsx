@@ -58,8 +58,8 @@ export function RunRows({ runs, tools }: { runs: readonly Run[]; tools?: Tools }
               {tools && <th scope="col" className="w-9"><span className="sr-only">{t.runs.choose}</span></th>}
               <Head column="state" tools={tools} className="w-30">{t.runs.state}</Head>
               <Head column="name" tools={tools}>{t.runs.name}</Head>
-              <Head column="stage" tools={tools} className="w-36">{t.runs.stage}</Head>
-              <Head column="loss" tools={tools} className="w-38">{t.runs.loss}</Head>
+              <Head column="stage" tools={tools} className="w-40">{t.runs.stage}</Head>
+              <Head column="loss" tools={tools} className="w-22 text-right lg:w-38 lg:text-left">{t.runs.loss}</Head>
               <Head column="progress" tools={tools} className="w-40">{t.runs.progress}</Head>
               <th scope="col" className="hidden w-24 text-right lg:table-cell">{t.runs.left}</th>
               <Head column="speed" tools={tools} className="hidden w-22 text-right lg:table-cell">{t.runs.speed}</Head>
@@ -141,8 +141,10 @@ function Row({ run, index, tools }: { run: Run; index: number; tools: Tools | un
         {run.preset && <span className="block truncate text-xs text-soft">{run.preset}</span>}
       </td>
       <td>
-        <span className="flex items-center justify-between gap-2">
-          <Sparkline run={run} />
+        <span className="flex items-center justify-end gap-2 lg:justify-between">
+          <span className="hidden lg:block">
+            <Sparkline run={run} />
+          </span>
           {number(latestLoss(run))}
         </span>
       </td>
