@@ -27,7 +27,7 @@ export type Tools = {
 };
 
 export function RunRows({ runs, tools }: { runs: readonly Run[]; tools?: Tools }) {
-  const wide = useMedia("(min-width: 768px)");
+  const wide = useMedia("(min-width: 800px)");
   const box = useRef<HTMLDivElement>(null);
   const [top, setTop] = useState(0);
   // where the list begins in the page, for a window that scrolls
@@ -55,8 +55,8 @@ export function RunRows({ runs, tools }: { runs: readonly Run[]; tools?: Tools }
         <table className="w-full table-fixed text-left" aria-rowcount={runs.length + 1}>
           <thead className="text-xs text-soft">
             <tr className="border-b border-line [&>th]:px-3 [&>th]:py-2 [&>th]:font-medium">
-              {tools && <th scope="col" className="w-9"><span className="sr-only">{t.runs.choose}</span></th>}
-              <Head column="state" tools={tools} className="w-30">{t.runs.state}</Head>
+              {tools && <th scope="col" className="w-10"><span className="sr-only">{t.runs.choose}</span></th>}
+              <Head column="state" tools={tools} className="w-32">{t.runs.state}</Head>
               <Head column="name" tools={tools}>{t.runs.name}</Head>
               <Head column="stage" tools={tools} className="w-40">{t.runs.stage}</Head>
               <Head column="loss" tools={tools} className="w-22 text-right lg:w-38 lg:text-left">{t.runs.loss}</Head>
