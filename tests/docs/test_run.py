@@ -131,7 +131,10 @@ class Player(threading.Thread):
                     self.train()
 
     def train(self) -> None:
-        claim = self.worker.claim()
+        answer = self.worker.try_claim(self.worker.take_message())
+        if answer.status_code != 200:  # the run was paused or cancelled since
+            return
+        claim = answer.json()
         run = self.service.client.get(f"/runs/{claim['run_id']}").json()
         put_log(self.worker, claim, "step 1\n")
         metric = {"kind": "metric", "step": 1, "values": {"train/loss": 3.0, "val/bpb": 1.5}}
