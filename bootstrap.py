@@ -34,6 +34,9 @@ DISK_GB = {"cpu": 3, "cuda": 9}
 TORCH = "2.13.0"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 BROWSERS = ("chromium", "chromium-browser")
+# the smallest of Debian with Chinese: 1.6 MB
+FONT = "fonts-wqy-microhei"
+FONTS = Path("/usr/share/fonts")
 
 
 class Stop(Exception):
@@ -51,6 +54,7 @@ def main(arguments: list[str]) -> int:
         if for_tests:
             print(f"setup: browser for the tests: {find_browser()}", flush=True)
             find_ip()
+            find_font()
     except Stop as stop:
         print(f"setup: {stop}", file=sys.stderr)
         return 2
@@ -143,6 +147,22 @@ def find_ip() -> bool:
             flush=True,
         )
     return found
+
+
+def find_font() -> None:
+    """A font with Chinese for the pictures that tests keep of Chinese pages; boxes instead fail nothing."""
+    if has_chinese_font() or apt_install(FONT):
+        return
+    print(
+        f"setup: no Chinese font, pictures of Chinese pages have boxes: sudo apt install {FONT}", flush=True
+    )
+
+
+def has_chinese_font() -> bool:
+    """Whether fontconfig knows one; where it cannot be asked, whether ours is there."""
+    if shutil.which("fc-list") is None:
+        return any(FONTS.glob("truetype/wqy/*"))
+    return bool(subprocess.run(["fc-list", ":lang=zh-cn", "family"], stdout=subprocess.PIPE).stdout.strip())
 
 
 # ---------------------------------------------------------------- installation

@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 from pydantic import ValidationError
 
 from nanochat.files import ROOT as UPLOADS
+from nanochat.files import SUFFIXES
 from nanochat.hardware import Gpu
 from nanochat.paths import base_dir, repo_dir
 from nanochat.stages import STAGES, Problem, Stage, StageConfig
@@ -78,8 +79,7 @@ class Preset:
 
 def parse_preset(text: str, source: str = "<preset>") -> dict[str, Any]:
     """Values assigned in `text`. `None` means: keep the default. Raises PresetError."""
-    if len(text.encode("utf-8", "surrogatepass")) > MAX_PRESET_BYTES:
-        raise PresetError(f"{source}: larger than {MAX_PRESET_BYTES} bytes, which no preset is")
+    _small(text, source)
     try:
         tree = ast.parse(text, filename=source)
     except SyntaxError as error:
@@ -105,8 +105,19 @@ def parse_preset(text: str, source: str = "<preset>") -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+def preset_parser(path: Path) -> Callable[[str, str], dict[str, Any]]:
+    """What reads a preset file of that name."""
+    return parse_json_preset if path.suffix == ".json" else parse_preset
+
+
+def _small(text: str, source: str) -> None:
+    if len(text.encode("utf-8", "surrogatepass")) > MAX_PRESET_BYTES:
+        raise PresetError(f"{source}: larger than {MAX_PRESET_BYTES} bytes, which no preset is")
+
+
 def parse_json_preset(text: str, source: str = "<preset>") -> dict[str, Any]:
     """The members of the one JSON object in `text`. Raises PresetError, also for what standard JSON lacks."""
+    _small(text, source)
     try:
         values = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
@@ -179,7 +190,10 @@ def preset_files(base: Path | None = None) -> dict[str, Path]:
     root = repo_dir()
     files = [*sorted((root / "configs").glob("*.py")), *sorted((root / "configs").glob("*/*.py"))]
     files += [root / "config_dual_gpu.py"]
-    own = sorted((base / UPLOADS / "preset").glob("*.py")) if base else []
+    place = base / UPLOADS / "preset" if base else None
+    own = (
+        [file for ending in SUFFIXES["preset"] for file in sorted(place.glob(f"*{ending}"))] if place else []
+    )
     return {file.stem: file for file in [*own, *files] if file.is_file() and file.stem != "__init__"}
 
 
@@ -191,8 +205,7 @@ def load_preset(path: Path) -> Preset:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise PresetError(f"{path}: not UTF-8 text") from None
-    parse_text = parse_json_preset if path.suffix == ".json" else parse_preset
-    values = parse_text(text, str(path))
+    values = preset_parser(path)(text, str(path))
     dual = path.parent.name == "dual_gpu" or path.stem == "config_dual_gpu"
     gpus = 2 if dual else 0 if values.get("device") == "cpu" else None
     return Preset(path.stem, path, values, gpus)

@@ -115,13 +115,13 @@ def _parquet(name: str, file: Path) -> int:
 
 def _preset(name: str, file: Path) -> None:
     """Some stage knows every key of it, and takes every value by itself."""
-    from nanochat.configurator import MAX_PRESET_BYTES, PresetError, nearest_name, parse_preset
+    from nanochat.configurator import MAX_PRESET_BYTES, PresetError, nearest_name, preset_parser
     from nanochat.stages import STAGES
 
     with file.open("rb") as source:
         data = source.read(MAX_PRESET_BYTES + 1)
     try:
-        values = parse_preset(data.decode(), name)
+        values = preset_parser(Path(name))(data.decode(), name)
     except UnicodeDecodeError:
         raise DataError(f"{name}: not UTF-8 text") from None
     except PresetError as error:

@@ -22,7 +22,7 @@ ROOT = "files"
 SUFFIXES: Mapping[str, tuple[str, ...]] = {
     "conversations": (".jsonl",),
     "text": (".txt", ".md", ".jsonl", ".parquet"),
-    "preset": (".py",),
+    "preset": (".py", ".json"),
 }
 LONGEST_NAME = 64
 #: fields of a config that name text or conversations
@@ -51,6 +51,14 @@ def check_name(kind: str, name: str) -> str:
     if not name.endswith(suffixes):
         raise ValueError(f"a file of {kind} ends in {' or '.join(suffixes)}, not {name!r}")
     return name
+
+
+def namesakes(kind: str, name: str) -> list[str]:
+    """Names of other files that users call the same: a preset is known by its name without the ending."""
+    if kind != "preset":
+        return []
+    path = PurePosixPath(name)
+    return [path.stem + suffix for suffix in SUFFIXES[kind] if suffix != path.suffix]
 
 
 def plain_name(text: str) -> str:

@@ -100,7 +100,7 @@ class Sending:
 
 def guess_kind(path: Path) -> str:
     """What a file is by its ending; JSON lines by the first of them."""
-    if path.suffix.lower() == ".py":
+    if path.suffix.lower() in names.SUFFIXES["preset"]:
         return "preset"
     if path.suffix.lower() != ".jsonl":
         return "text"

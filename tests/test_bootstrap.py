@@ -204,6 +204,35 @@ def test_an_old_python_can_read_it_as_far_as_the_sentence() -> None:
     ast.parse((REPO / "bootstrap.py").read_text(), feature_version=(3, 7))
 
 
+@pytest.mark.parametrize("asked", [True, False], ids=["fontconfig", "no fontconfig"])
+def test_a_font_with_chinese_is_installed_once_and_its_lack_is_only_said(
+    bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    capsys: pytest.CaptureFixture, asked: bool,
+) -> None:  # fmt: skip
+    """A `fc-list` of the test's own, which knows the font once it lies there."""
+    fonts, programs = tmp_path / "fonts", tmp_path / "bin"
+    programs.mkdir()
+    if asked:
+        program = f"#!/bin/sh\ntest -e {fonts}/truetype/wqy/a.ttc && echo WenQuanYi $1\n"
+        (programs / "fc-list").write_text(program)
+        (programs / "fc-list").chmod(0o755)
+    wanted: list[str] = []
+
+    def apt(package: str) -> bool:
+        wanted.append(package)
+        return False
+
+    monkeypatch.setattr(bootstrap, "FONTS", fonts)
+    monkeypatch.setattr(bootstrap, "apt_install", apt)
+    monkeypatch.setenv("PATH", f"{programs}:/bin" if asked else str(programs))
+    bootstrap.find_font()
+    assert wanted == [bootstrap.FONT] and "sudo apt install" in capsys.readouterr().out
+    (fonts / "truetype" / "wqy").mkdir(parents=True)
+    (fonts / "truetype" / "wqy" / "a.ttc").touch()
+    bootstrap.find_font()
+    assert len(wanted) == 1 and capsys.readouterr().out == ""
+
+
 def test_an_unknown_argument_is_named(bootstrap: ModuleType, capsys: pytest.CaptureFixture) -> None:
     assert bootstrap.main(["--tset"]) == 2
     assert "--tset" in capsys.readouterr().err

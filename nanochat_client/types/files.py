@@ -16,7 +16,7 @@ class FileKind(StrEnum):
     TEXT = "text"
     """txt, md, jsonl or parquet: for the tokenizer and base."""
     PRESET = "preset"
-    """py, assignments of literals: a config by its name."""
+    """py (assignments of literals) or json (one object): a config by its name."""
 
 
 class FileState(StrEnum):

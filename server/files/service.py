@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import PurePosixPath
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -72,8 +73,8 @@ def _check_name(body: FileCreate) -> None:
         message, nearest = str(error), files.plain_name(body.name)
         if not nearest.endswith(files.SUFFIXES[body.kind]):
             nearest = None
-    if body.kind == FileKind.PRESET and body.name.removesuffix(".py") in preset_names():
-        message = f"{body.name.removesuffix('.py')!r} is a preset that ships: give yours another name"
+    if body.kind == FileKind.PRESET and (stem := PurePosixPath(body.name).stem) in preset_names():
+        message = f"{stem!r} is a preset that ships: give yours another name"
     if message:
         raise Invalid(message, errors=[ProblemItem(pointer="/name", message=message, nearest=nearest)])
 
@@ -91,17 +92,25 @@ def _check_size(body: FileCreate, settings: Settings) -> None:
 
 async def _free_name(session: AsyncSession, body: FileCreate) -> None:
     """Raises Conflict when another file has the name; a rejected one makes room."""
+    for name in files.namesakes(body.kind, body.name):
+        same = await repository.of_name(session, body.kind, name)
+        if same and same.state != REJECTED:
+            called = PurePosixPath(name).stem
+            raise _taken(f"{name} ({same.id}) is {called!r} too: take another name, or delete that one")
     other = await repository.of_name(session, body.kind, body.name)
     if other is None:
         return
     if other.state != REJECTED:
         what = "there is" if other.state == repository.READY else "somebody uploads"
         message = f"{what} another file named {body.name} ({other.id}): take another name, or delete that one"
-        items = [ProblemItem(pointer="/name", message=message)]
-        raise Conflict(message, code="name_taken", errors=items)
+        raise _taken(message)
     await idempotency.forget(session, other.id)
     await session.delete(other)
     await session.flush()
+
+
+def _taken(message: str) -> Conflict:
+    return Conflict(message, code="name_taken", errors=[ProblemItem(pointer="/name", message=message)])
 
 
 def _check_room(body: FileCreate, held: repository.Held, settings: Settings) -> None:

@@ -168,6 +168,7 @@ def test_what_is_refused_says_why(either: Either, talk: Path, service: Service) 
         ("a.txt", b"x", "text"),
         ("a.MD", b"x", "text"),
         ("a.py", b"depth = 1", "preset"),
+        ("a.json", b"{}", "preset"),
         ("a.jsonl", b'\n{"text": "x"}', "text"),
         ("a.jsonl", GOOD, "conversations"),
         ("a.jsonl", b"[]", "conversations"),

@@ -20,7 +20,13 @@ from tests.fuzz import conversations, presets
 MAX_BYTES = 8192
 IS_JSON = True
 WORDS = ('{"text": "', '"}', "text", "\n\n", "\r", "\ufeff", "# ", "depth = 4", *conversations.WORDS)
-UPLOADS = (("conversations", "a.jsonl"), ("text", "a.jsonl"), ("text", "a.txt"), ("preset", "a.py"))
+UPLOADS = (
+    ("conversations", "a.jsonl"),
+    ("text", "a.jsonl"),
+    ("text", "a.txt"),
+    ("preset", "a.py"),
+    ("preset", "a.json"),
+)
 
 
 def seeds() -> Iterator[bytes]:

@@ -39,6 +39,7 @@ def checked(kind: str, name: str, content: bytes | str, folder: Path) -> int | N
         ("text", "a.md", "# Title\n\n" + ("word " * 500 + "\n\n") * 3, 3),
         ("text", "a.jsonl", '{"text": "one"}\n\n{"text": "two", "id": 2}\n', 2),
         ("preset", "a.py", '"""Mine."""\ndepth = 4\nmax_seq_len = 2 * 128\n', None),
+        ("preset", "a.json", '{"depth": 4, "max_seq_len": 256}', None),
     ],
 )
 def test_good_files_are_counted(
@@ -94,6 +95,13 @@ BAD = [
     ("preset", "a.py", "depth = 'deep'\n", "depth"),
     ("preset", "a.py", "depth = 4\n" + "#" * 70_000, "larger than 65536 bytes"),
     ("preset", "a.py", b"depth = 4 # \xff", "not UTF-8"),
+    ("preset", "a.json", "depth = 4\n", r"a\.json: Expecting value"),
+    ("preset", "a.json", '{"depth": 4, "depth": 5}', "'depth' is assigned twice"),
+    ("preset", "a.json", '{"depth": NaN}', "NaN is no number of JSON"),
+    ("preset", "a.json", '[{"depth": 4}]', "must hold one JSON object"),
+    ("preset", "a.json", '{"detph": 4}', "no stage knows all of its keys, 'detph' among them"),
+    ("preset", "a.json", '{"depth": [4]}', "depth"),
+    ("preset", "a.json", '{"depth": 4}' + " " * 70_000, "larger than 65536 bytes"),
 ]  # fmt: skip
 
 
@@ -114,8 +122,22 @@ def test_a_line_without_an_end_is_not_read_into_memory(
             checked(kind, "a.jsonl", " \n" + '{"text": "' + "x" * 200, tmp_path)
 
 
-NAMES = {"conversations": ["a.jsonl"], "text": ["a.txt", "a.jsonl", "a.parquet"], "preset": ["a.py"]}
-PIECES = [GOOD, PARTS, "\n", '{"text": "x"}', '{"text": "\\ud800"}', "depth = 2", "PAR1", b"\xff"]
+NAMES = {
+    "conversations": ["a.jsonl"],
+    "text": ["a.txt", "a.jsonl", "a.parquet"],
+    "preset": ["a.py", "a.json"],
+}
+PIECES = [
+    GOOD,
+    PARTS,
+    "\n",
+    '{"text": "x"}',
+    '{"text": "\\ud800"}',
+    "depth = 2",
+    '{"depth": 2}',
+    "PAR1",
+    b"\xff",
+]
 
 
 @given(pieces=st.lists(st.sampled_from(PIECES) | st.binary(max_size=20)), data=st.data())

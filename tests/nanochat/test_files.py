@@ -27,7 +27,10 @@ def test_a_name_is_a_plain_one_or_none(name: str) -> None:
 def test_each_kind_has_its_endings() -> None:
     assert files.relative("conversations", "support.jsonl") == "files/conversations/support.jsonl"
     assert files.place(BASE, "preset", "mine.py") == BASE / "files/preset/mine.py"
-    for kind, name in (("conversations", "a.txt"), ("preset", "a.json"), ("text", "a.py")):
+    assert files.place(BASE, "preset", "mine.json") == BASE / "files/preset/mine.json"
+    assert files.namesakes("preset", "mine.json") == ["mine.py"]
+    assert files.namesakes("text", "mine.txt") == []
+    for kind, name in (("conversations", "a.txt"), ("preset", "a.toml"), ("text", "a.py")):
         with pytest.raises(ValueError, match=f"a file of {kind} ends in"):
             files.relative(kind, name)
     with pytest.raises(KeyError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,8 @@ FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
 ]  # fmt: skip
-DESKTOP, PHONE, NARROW = (1280, 800), (390, 844), (360, 740)
+DESKTOP, TABLET, PHONE, NARROW = (1280, 800), (820, 1180), (390, 844), (360, 740)
+LOADING = re.compile("Loading…|加载中…|Planning…|正在规划…")
 
 
 @pytest.fixture
@@ -64,10 +66,12 @@ def browser() -> Iterator[Any]:
 class Visitor:
     """One browser window; whatever goes wrong in it is collected in `faults`."""
 
-    def __init__(self, browser: Any, base_url: str, size: tuple[int, int], theme: str) -> None:
+    def __init__(
+        self, browser: Any, base_url: str, size: tuple[int, int], theme: str, locale: str = "en-GB"
+    ) -> None:
         viewport = {"width": size[0], "height": size[1]}
         self.context = browser.new_context(
-            viewport=viewport, color_scheme=theme, base_url=base_url, reduced_motion="reduce"
+            viewport=viewport, color_scheme=theme, base_url=base_url, reduced_motion="reduce", locale=locale
         )
         self.page = self.context.new_page()
         self.page.set_default_timeout(60_000)
@@ -83,6 +87,16 @@ class Visitor:
         self.page.goto(f"/ui{path}")
         return self.page
 
+    def loaded(self) -> None:
+        """Wait until the page has what it is about."""
+        self.page.get_by_text(LOADING).first.wait_for(state="detached")
+        self.page.locator("main h1, main form, main section").first.wait_for(state="attached")
+
+    def keep(self, directory: Path, name: str) -> None:
+        """A picture of the whole page, for people to look at."""
+        directory.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=directory / f"{name}.png", full_page=True, animations="disabled")
+
     def too_wide(self) -> int:
         """Pixels by which the page is wider than the window."""
         return int(self.page.evaluate("document.documentElement.scrollWidth - innerWidth"))
@@ -90,11 +104,11 @@ class Visitor:
 
 @pytest.fixture
 def visit(browser: Any, service: Service, tmp_path: Path) -> Iterator[Any]:
-    """`visit(size, theme)` opens a window of its own; what it showed last stays in the test's directory."""
+    """`visit(size, theme, locale)` opens a window; what it showed last stays in the test's directory."""
     visitors: list[Visitor] = []
 
-    def open_window(size: tuple[int, int] = DESKTOP, theme: str = "light") -> Visitor:
-        visitors.append(Visitor(browser, service.base_url, size, theme))
+    def open_window(size: tuple[int, int] = DESKTOP, theme: str = "light", locale: str = "en-GB") -> Visitor:
+        visitors.append(Visitor(browser, service.base_url, size, theme, locale))
         return visitors[-1]
 
     yield open_window

@@ -34,6 +34,7 @@ STATS: dict[str, Any] = {
     }],
 }  # fmt: skip
 MODEL = Shape(4, 8192, 512).to_config()
+WARNING = "out of memory: device_batch_size 8 → 4, accumulation 1 → 2"
 TASKS = {"identity": (0.02, 0.97), "spelling": (0.0, 0.81), "sums": (0.03, 0.74), "small_talk": (0.05, 0.9)}
 
 
@@ -133,15 +134,18 @@ class Trainer:
         self.log("".join(f"\x1b[2m12:0{i % 10}:00\x1b[0m {e.pop('text')}\n" for i, e in enumerate(found)))
         self.events(*found)
 
-    def checkpoint(self, step: int, stage: str, *, model: bool = True, **metrics: float) -> None:
+    def checkpoint(self, step: int, stage: str, *, model: bool = True, **metrics: float) -> str:
+        """The path of what was saved."""
+        path = f"{stage}_checkpoints/{self.run_id}/step_{step:06d}"
         self.events({
             "kind": "checkpoint", "step": step, "stage": stage, "bytes": 47_185_920, "sha256": "ab" * 32,
-            "path": f"{stage}_checkpoints/{self.run_id}/step_{step:06d}", "metrics": metrics,
-            "model": MODEL if model else None,
+            "path": path, "metrics": metrics, "model": MODEL if model else None,
         })  # fmt: skip
+        return path
 
 
-def scores(name: str, which: int) -> dict[str, Any]:
+def scores(name: str, which: int, checkpoint: str) -> dict[str, Any]:
+    """`checkpoint`: the path of what was measured."""
     values = {task: pair[which] for task, pair in TASKS.items()}
     intervals = {task: [max(0.0, v - 0.06), min(1.0, v + 0.05)] for task, v in values.items()}
     examples = [
@@ -150,7 +154,7 @@ def scores(name: str, which: int) -> dict[str, Any]:
         {"task": "sums", "prompt": "What is 12 + 7?", "answer": "18", "expected": "19", "ok": False},
     ]  # fmt: skip
     counts = dict.fromkeys(values, 60)
-    details = {"intervals": intervals, "examples": examples}
+    details = {"intervals": intervals, "examples": examples, "checkpoint": checkpoint}
     return {"kind": "eval", "step": 300, "name": name, "values": values, "counts": counts, "details": details}
 
 
@@ -158,6 +162,7 @@ def demo(service: Service, host: FakeWorker, *, until: str = "chat_eval") -> tup
     """A demo pipeline up to and including stage `until`, which stays unfinished unless it is the last."""
     made = service.client.post("/pipelines", json={"preset": "demo"})
     assert made.status_code == 201, made.text
+    saved: dict[str, str] = {}
     for run in made.json()["runs"]:
         trainer = Trainer(host, run["id"])
         stage = run["stage"]
@@ -167,7 +172,7 @@ def demo(service: Service, host: FakeWorker, *, until: str = "chat_eval") -> tup
             trainer.log("".join(f"\rreading {n} %" for n in range(0, 101, 20)) + "\nvocabulary of 8,192\n")
             trainer.checkpoint(0, "tokenizer", model=False)
         elif stage == "chat_eval":
-            trainer.events(scores("chat_eval/before", 0), scores("chat_eval", 1))
+            trainer.events(scores("chat_eval/before", 0, saved["base"]), scores("chat_eval", 1, saved["sft"]))
         else:
             trainer.events({"kind": "phase", "phase": "train", "step": 0, "steps": 300}, FIRST_BATCH)
             trainer.steps(0, 180 if stage == until else 300, 300)
@@ -176,7 +181,8 @@ def demo(service: Service, host: FakeWorker, *, until: str = "chat_eval") -> tup
                 trainer.events(
                     {"kind": "sample", "step": 150, "prompt": prompt, "text": f"{prompt}, <b>so</b>"}
                 )
-            trainer.checkpoint(150, stage, **{"val/bpb": 1.21})
+            trainer.events({"kind": "warning", "step": 160, "message": WARNING})
+            saved[stage] = trainer.checkpoint(150, stage, **{"val/bpb": 1.21})
         if stage == until != "chat_eval":
             return made.json()["id"], trainer
         trainer.finish(peak_bytes=1_500_000_000, exit_code=0)

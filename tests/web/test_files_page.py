@@ -103,6 +103,10 @@ def test_a_bad_file_is_told_its_line_and_a_dropped_one_is_taken_by_what_it_is(
     choose(page, here("mine.py", b"depth = 2\nnum_iterations = 3\n"))
     rows(page, "On the service").filter(has_text="mine.py").get_by_role("link", name="Use in base").click()
     expect(page.get_by_label("Preset")).to_have_value("mine")
+    page = visitor.open("/files")
+    choose(page, here("yours.json", b'{"depth": 3, "num_iterations": 4}'))
+    rows(page, "On the service").filter(has_text="yours.json").get_by_role("link", name="Use in base").click()
+    expect(page.get_by_label("Preset")).to_have_value("yours")
     assert visitor.faults == []
 
 

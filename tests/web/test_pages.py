@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -10,7 +11,7 @@ import pytest
 
 from tests.services import Service, eventually
 from tests.web import seed
-from tests.web.conftest import DESKTOP, NARROW, PHONE
+from tests.web.conftest import DESKTOP, NARROW, PHONE, TABLET
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: `make test` installs it")
 
@@ -37,31 +38,42 @@ def expect(locator: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("size", "theme"),
-    [(DESKTOP, "light"), (PHONE, "dark"), (NARROW, "light")],
-    ids=["desktop", "phone", "360"],
+    ("size", "theme", "locale"),
+    [
+        (DESKTOP, "light", "en-GB"),
+        (PHONE, "dark", "en-GB"),
+        (NARROW, "light", "zh-CN"),
+        (TABLET, "dark", "zh-CN"),
+    ],
+    ids=["desktop", "phone", "360 zh", "tablet zh"],
 )
 def test_every_page_opens_without_a_fault_and_fits_the_window(
-    service: Service, seeded: dict[str, Any], visit: Any, size: tuple[int, int], theme: str
-) -> None:
+    service: Service, seeded: dict[str, Any], visit: Any, tmp_path: Path,
+    size: tuple[int, int], theme: str, locale: str,
+) -> None:  # fmt: skip
+    """And leaves a picture of itself in the test's directory."""
+    made = service.client.post("/pipelines", json={"preset": "full-demo"}).json()["id"]
     runs = service.client.get("/runs").json()["items"]
-    visitor = visit(size, theme)
-    paths = [
-        "/",
-        "/runs",
-        "/runs/new?config=stable_26gb",
-        f"/compare?runs={','.join(run['id'] for run in runs if run['step'])}",
-        "/system",
-        "/files",
-        "/chat",
-        f"/pipelines/{seeded['done']}",
-        f"/pipelines/{seeded['running']}",
-    ]
-    paths += [f"/runs/{run['id']}" for run in runs]
-    for path in paths:
-        page = visitor.open(path)
-        page.get_by_text("Loading…").first.wait_for(state="detached")
-        page.locator("main h1, main form").first.wait_for(state="attached")
+    visitor = visit(size, theme, locale)
+    pages = {
+        "home": "/",
+        "runs": "/runs",
+        "new-run": "/runs/new?config=stable_26gb",
+        "new-rl": "/runs/new?stage=rl",
+        "compare": f"/compare?runs={','.join(run['id'] for run in runs if run['step'])}",
+        "system": "/system",
+        "files": "/files",
+        "chat": "/chat",
+        "pipeline-done": f"/pipelines/{seeded['done']}",
+        "pipeline-live": f"/pipelines/{seeded['running']}",
+        "pipeline-graph": f"/pipelines/{made}",
+        "nowhere": "/nowhere",
+    }
+    pages |= {f"run-{run['stage']}-{run['state']}": f"/runs/{run['id']}" for run in runs}
+    for name, path in pages.items():
+        visitor.open(path)
+        visitor.loaded()
+        visitor.keep(tmp_path / "pages", name)
         assert visitor.too_wide() <= 0, f"{path} is {visitor.too_wide()} px too wide"
         assert visitor.faults == [], path
 
@@ -89,6 +101,29 @@ def test_a_finished_demo_offers_the_chat_and_shows_both_scores(seeded: dict[str,
     identity = page.get_by_role("listitem").filter(has_text="identity").first
     expect(identity).to_contain_text("2 %")
     expect(identity).to_contain_text("97 %")
+
+
+def test_a_pipeline_is_a_graph_of_what_starts_from_what(
+    service: Service, host: seed.Host, visit: Any
+) -> None:
+    made = service.client.post("/pipelines", json={"preset": "full-demo"}).json()
+    page = visit().open(f"/pipelines/{made['id']}")
+    steps = page.get_by_role("list", name="Steps of the pipeline").get_by_role("listitem")
+    expect(steps).to_have_count(len(made["runs"]))
+    expect(page.locator("main svg path")).to_have_count(len(made["runs"]) - 1)
+    found = [step.bounding_box() for step in steps.all()]
+    boxes = {run["id"]: box for run, box in zip(made["runs"], found, strict=True)}
+    for run in made["runs"]:
+        if parent := boxes.get(run["parent"]):
+            assert boxes[run["id"]]["x"] >= parent["x"] + parent["width"], run["name"]
+    corners = {(round(box["x"]), round(box["y"])) for box in boxes.values()}
+    assert len(corners) == len(boxes) and len({y for _, y in corners}) == 2, "a chain, and evaluations below"
+    core = steps.filter(has_text="CORE")
+    expect(core).to_contain_text("starts from base")
+    phone = visit(PHONE).open(f"/pipelines/{made['id']}")
+    steps = phone.get_by_role("list", name="Steps of the pipeline").get_by_role("listitem")
+    expect(steps).to_have_count(len(made["runs"]))
+    expect(phone.locator("main svg path")).to_have_count(0)
 
 
 def test_a_log_line_appears_when_it_is_appended_and_is_only_text(seeded: dict[str, Any], visit: Any) -> None:
@@ -227,6 +262,21 @@ def test_gauges_follow_the_host(service: Service, host: seed.Host, visit: Any) -
     host.measure(cpu=0.25)
     expect(cpu).to_have_attribute("aria-valuenow", "25")
     expect(page.get_by_text("403 W · 71 °C")).to_be_visible()
+
+
+def test_what_needs_a_look_is_said_until_it_is_over(
+    service: Service, host: seed.Host, visit: Any, tmp_path: Path
+) -> None:
+    visitor = visit()
+    page = visitor.open("/system")
+    (card,) = seed.STATS["gpus"]
+    host.measure(gpus=[card | {"temperature_c": 96.0}])
+    alerts = page.get_by_role("status", name="Needs a look")
+    expect(alerts).to_contain_text("Hot GPU")
+    expect(alerts).to_contain_text("96")
+    visitor.keep(tmp_path / "pages", "alert")
+    host.measure()
+    expect(alerts).to_have_count(0)
 
 
 def test_a_chosen_theme_stays(service: Service, visit: Any) -> None:

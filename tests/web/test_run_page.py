@@ -87,6 +87,51 @@ def test_earlier_lines_of_a_long_log_come_when_asked_for(
     assert log.locator("div > div > div").count() < 200, "only what is in sight is in the page"
 
 
+def test_what_the_trainer_said_is_listed_and_its_warnings_alone(
+    service: Service, seeded: dict[str, Any], visit: Any
+) -> None:
+    live = seeded["live"]
+    page = visit().open(f"/runs/{live.run_id}")
+    events = page.get_by_role("region", name="Events")
+    expect(events.get_by_role("listitem").first).to_contain_text("Checkpoint")
+    expect(events).to_contain_text(f"Warning: {seed.WARNING}")
+    expect(events).to_contain_text("Phase: trains")
+    page.get_by_label("Only warnings (1)").check()
+    expect(events.get_by_role("listitem")).to_have_count(1)
+    live.events({"kind": "warning", "step": 179, "message": "<i>a bad</i> step was skipped"})
+    live.finish(exit_code=0)
+    expect(events.get_by_role("listitem").first).to_contain_text("<i>a bad</i> step was skipped")
+    assert events.locator("i").count() == 0
+
+
+def test_a_checkpoint_shows_what_was_measured_of_it(
+    service: Service, seeded: dict[str, Any], visit: Any
+) -> None:
+    runs = service.client.get(f"/pipelines/{seeded['done']}").json()["runs"]
+    sft, judge = (next(run for run in runs if run["stage"] == stage) for stage in ("sft", "chat_eval"))
+    page = visit().open(f"/runs/{sft['id']}")
+    page.get_by_role("link", name=re.compile("^identity 97 % 91–100$")).click()
+    page.wait_for_url(f"**/runs/{judge['id']}")
+
+
+def test_of_many_samples_and_checkpoints_the_newest_are_at_hand(
+    service: Service, host: seed.Host, visit: Any
+) -> None:
+    body = {"stage": "tokenizer", "name": "talkative"}
+    trainer = seed.Trainer(host, service.client.post("/runs", json=body).json()["id"])
+    told = [{"kind": "sample", "step": step, "prompt": "Once", "text": f"Once {step}"} for step in range(450)]
+    trainer.events(*told)
+    for step in range(12):
+        trainer.checkpoint(step, "tokenizer", model=False)
+    page = visit().open(f"/runs/{trainer.run_id}")
+    expect(page.get_by_text("Once 449")).to_be_visible()
+    card = page.locator("section").filter(has=page.get_by_role("heading", name="Checkpoints"))
+    expect(card.get_by_text("step 11", exact=True)).to_be_visible()
+    expect(card.get_by_text("step 1", exact=True)).to_have_count(0)
+    page.get_by_role("button", name="All 12 checkpoints").click()
+    expect(card.get_by_text("step 1", exact=True)).to_be_visible()
+
+
 def test_the_first_batch_shows_what_the_loss_is_taken_of(seeded: dict[str, Any], visit: Any) -> None:
     visitor = visit()
     page = visitor.open(f"/runs/{seeded['live'].run_id}")

@@ -7,10 +7,20 @@ import re
 import sqlite3
 from typing import Any
 
+import pytest
+
 from tests.services import Service
 from tests.web.test_pages import expect
 
 MANY = 10_000
+#: texts of the table that do not fit their cells, but for messages, which have a line of their own
+CUT = """() => {
+  const cut = (box) => box.scrollWidth > box.clientWidth;
+  const cells = [...document.querySelectorAll("main th, main td")];
+  const plain = cells.filter((cell) => cell.offsetParent && !cell.querySelector("p, a"));
+  const words = document.querySelectorAll("main td .truncate:not(p):not(a)");
+  return [...plain, ...words].filter(cut).map((cell) => cell.textContent);
+}"""
 
 
 def moment(second: int) -> str:
@@ -49,6 +59,18 @@ def test_ten_thousand_runs_are_searched_sorted_and_scrolled(
     page.get_by_role("searchbox", name="Search runs").fill("copy 4321")
     expect(page.get_by_text("1 runs")).to_be_visible()
     assert visitor.faults == []
+
+
+@pytest.mark.parametrize("width", [800, 820, 900, 1024, 1280, 1600])
+def test_no_column_is_cut_at_any_width(seeded: dict[str, Any], visit: Any, width: int) -> None:
+    visitor = visit((width, 800))
+    page = visitor.open("/runs")
+    page.get_by_role("link", name="two GPUs wanted").wait_for()
+    cut = page.evaluate(CUT)
+    assert cut == []
+    assert visitor.too_wide() <= 0
+    names = page.get_by_role("columnheader", name="Name").bounding_box()
+    assert names["width"] >= 150, "names are what people look for"
 
 
 def test_the_keyboard_walks_opens_chooses_and_searches(seeded: dict[str, Any], visit: Any) -> None:

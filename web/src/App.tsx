@@ -1,6 +1,6 @@
 /** The frame around every page: navigation, language, theme, connection. */
 import { Component, Fragment, lazy, type ReactNode, Suspense, useEffect, useSyncExternalStore } from "react";
-import { currentSession, findSession, isSignedOut, signOut, watchSession } from "./api/session";
+import { currentSession, findSession, isSignedOut, may, signOut, watchSession } from "./api/session";
 import { useSystemFeed } from "./live/systemFeed";
 import { HomePage } from "./pages/Home";
 import { SignInPage } from "./pages/SignIn";
@@ -19,12 +19,15 @@ const RunPage = lazy(async () => ({ default: (await import("./pages/Run")).RunPa
 const RunsPage = lazy(async () => ({ default: (await import("./pages/Runs")).RunsPage }));
 const SystemPage = lazy(async () => ({ default: (await import("./pages/System")).SystemPage }));
 
+/** A key that may only talk to models gets the chat and nothing else. */
 const nav = () => [
-  { to: "/", label: t.app.home, rooms: [undefined, "pipelines"] },
-  { to: "/runs", label: t.app.runs, rooms: ["runs", "compare"] },
-  { to: "/files", label: t.app.files, rooms: ["files"] },
-  { to: "/chat", label: t.app.chat, rooms: ["chat"] },
-  { to: "/system", label: t.app.system, rooms: ["system"] },
+  ...(may("read") ? [
+    { to: "/", label: t.app.home, rooms: [undefined, "pipelines"] },
+    { to: "/runs", label: t.app.runs, rooms: ["runs", "compare"] },
+    { to: "/files", label: t.app.files, rooms: ["files"] },
+  ] : []),
+  ...(may("infer") ? [{ to: "/chat", label: t.app.chat, rooms: ["chat"] }] : []),
+  ...(may("read") ? [{ to: "/system", label: t.app.system, rooms: ["system"] }] : []),
 ];
 
 /** The dashboard, or the question for a key. */
@@ -95,6 +98,7 @@ function Dashboard() {
 
 function page(parts: string[], query: URLSearchParams): ReactNode {
   const [room, id] = parts;
+  if (room === "chat" || !may("read")) return <ChatPage wanted={query.get("model")} beside={query.get("beside")} />;
   if (room === undefined) return <HomePage />;
   if (room === "runs" && id === "new") return <NewRunPage query={query} />;
   if (room === "runs") return id ? <RunPage runId={id} /> : <RunsPage />;
@@ -102,7 +106,6 @@ function page(parts: string[], query: URLSearchParams): ReactNode {
   if (room === "pipelines" && id) return <PipelinePage pipelineId={id} />;
   if (room === "system") return <SystemPage />;
   if (room === "files") return <FilesPage />;
-  if (room === "chat") return <ChatPage wanted={query.get("model")} beside={query.get("beside")} />;
   return (
     <Page title={t.app.notFound}>
       <LinkButton to="/" className="self-start">

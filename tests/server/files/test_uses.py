@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.server.fake_worker import post_run
-from tests.server.files.uploads import GOOD, announced, send, upload
+from tests.server.files.uploads import GOOD, announce, announced, send, upload
 from tests.services import Service
 
 sqlite_only = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -102,6 +102,22 @@ def test_an_uploaded_preset_is_a_preset(service: Service) -> None:
     assert service.client.delete(f"/files/{file['id']}").status_code == 204, "the run has its values"
     assert service.client.get("/configs/mine").status_code == 404
     assert service.client.post("/runs", json=body).json()["code"] == "unknown_preset"
+
+
+def test_a_preset_may_be_json_and_its_name_is_one_name(service: Service) -> None:
+    source = b'{"depth": 2, "max_seq_len": 128, "device_batch_size": 2, "total_batch_size": 256}'
+    file = upload(service.client, source, "mine.json", "preset")
+    assert (file["state"], file["path"]) == ("ready", "files/preset/mine.json")
+    body = {"stage": "base", "config": "mine", "overrides": {"num_iterations": 3, "device": "cpu"}}
+    run = service.client.post("/runs", json=body).json()
+    assert (run["preset"], run["config"]["depth"]) == ("mine", 2)
+    assert "mine" in service.client.get("/stages/base").json()["presets"]
+    other = announce(service.client, b"depth = 3\n", "mine.py", "preset")
+    assert (other.status_code, other.json()["code"]) == (409, "name_taken")
+    assert other.json()["errors"][0]["pointer"] == "/name"
+    assert "mine.json" in other.json()["detail"]
+    service.client.delete(f"/files/{file['id']}")
+    assert upload(service.client, b"depth = 3\n", "mine.py", "preset")["state"] == "ready"
 
 
 @sqlite_only

@@ -6,6 +6,7 @@ import asyncio
 import pydoc_data.topics
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -31,6 +32,10 @@ STUB = (sys.executable, "-m", "tests.server.inference.stub_engine")
 
 @pytest.fixture(scope="session")
 def net() -> GPT:
+    return random_net()
+
+
+def random_net() -> GPT:
     """Random weights that never end by themselves; the context is 128 tokens."""
     net = GPT(GPTConfig(128, TOKENIZER.vocab_size, 2, 2, 2, 64))
     generator = torch.Generator().manual_seed(3)
@@ -81,11 +86,16 @@ def http(served: Service) -> httpx.Client:
 @pytest.fixture
 def stubbed(service: Service) -> Service:
     """A service of the test's own whose engines are stubs; its model is MODEL_ID."""
-    directory = step_dir(service.settings.base_dir, "sft", "r0000000001", 7)
-    directory.mkdir(parents=True)
-    insert(service.settings, directory)
-    manager(service).command = STUB
+    stub(service)
     return service
+
+
+def stub(service: Service) -> None:
+    """Its engines are stubs from now on, and it has the model MODEL_ID."""
+    place = directory(service.settings)
+    place.mkdir(parents=True)
+    insert(service.settings, place)
+    manager(service).command = STUB
 
 
 def manager(service: Service) -> EngineManager:
@@ -130,7 +140,9 @@ def insert(
             session.add(checkpoint)
         await db.close()
 
-    asyncio.run(add())
+    # Playwright has a loop in the thread of its tests
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, add()).result()
     return f"c{number:010d}"
 
 

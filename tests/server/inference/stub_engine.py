@@ -2,8 +2,9 @@
 
 `python -m tests.server.inference.stub_engine --checkpoint DIR --socket PATH`. A prompt (or last message)
 that holds `hang` gets no further frame, `die` ends the process, `junk` gets a line that is no JSON,
-`refuse` is refused as overloaded. STUB_STEP_S slows its steps, STUB_LOAD_S its start; STUB_BROKEN keeps
-it from starting at all, STUB_DEVICE is what it says it runs on.
+`refuse` is refused as overloaded; behind `say ` it is said as it is, a few characters a step. STUB_STEP_S
+slows its steps, STUB_LOAD_S its start; STUB_BROKEN keeps it from starting at all, STUB_DEVICE is what it
+says it runs on.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 import orjson
 
 Frame = dict[str, Any]
+SAY, PIECE = "say ", 5  # characters
 
 
 class Stub:
@@ -28,6 +30,7 @@ class Stub:
     def __init__(self, connection: socket.socket, step_s: float) -> None:
         self._connection, self._step_s = connection, step_s
         self._running: dict[tuple[str, int], tuple[int, int]] = {}
+        self._told: dict[str, list[str]] = {}
         self._rest = b""
         self._hangs = False
 
@@ -72,21 +75,27 @@ class Stub:
             return
         self._hangs = self._hangs or "hang" in said
         self._say({"op": "accepted", "id": key, "prompt_tokens": 5})
+        most = frame["max_tokens"] or 64
+        if said.startswith(SAY):
+            text = said.removeprefix(SAY)
+            self._told[key] = [text[at : at + PIECE] for at in range(0, len(text), PIECE)]
+            most = len(self._told[key])
         for index in range(frame["n"]):
-            self._running[key, index] = (0, frame["max_tokens"] or 64)
+            self._running[key, index] = (0, most)
 
     def _step(self) -> None:
         frames: list[Frame] = []
         for (key, index), (tokens, most) in list(self._running.items()):
             tokens += 1
             where = {"id": key, "index": index}
-            frames.append(
-                {"op": "delta", **where, "text": f"word{tokens} ", "tokens": tokens, "logprobs": None}
-            )
+            told = self._told.get(key)
+            text = told[tokens - 1] if told else f"word{tokens} "
+            frames.append({"op": "delta", **where, "text": text, "tokens": tokens, "logprobs": None})
             self._running[key, index] = (tokens, most)
             if tokens == most:
                 frames.append({
-                    "op": "finish", **where, "reason": "length", "tokens": tokens, "cached_tokens": 3,
+                    "op": "finish", **where, "reason": "stop" if told else "length",
+                    "tokens": tokens, "cached_tokens": 3,
                     "queue_s": 0.001, "prefill_s": 0.002, "decode_s": 0.003,
                 })  # fmt: skip
                 del self._running[key, index]

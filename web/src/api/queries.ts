@@ -2,7 +2,7 @@
  *  polling is the fallback for when the websocket is away. */
 import { useInfiniteQuery, useMutation, useQueries, useQuery, useQueryClient } from "@tanstack/react-query";
 import { api, getJson, unwrap } from "./client";
-import type { Model, Pipeline, PlanCreate, Run, RunCreate, RunState } from "./types";
+import type { Model, Pipeline, PlanCreate, Run, RunCreate, RunState, TrainerEvent } from "./types";
 import { hasEnded } from "./types";
 
 const SLOW_MS = 15_000;
@@ -23,7 +23,7 @@ export function useRuns(filter: RunFilter = {}) {
 
 export const getRun = (run_id: string) => unwrap(api.GET("/runs/{run_id}", id(run_id)));
 
-export const getEvaluations = (query: { run?: string; pipeline?: string }) => unwrap(api.GET("/evaluations", { params: { query } }));
+export const getEvaluations = (query: { run?: string; pipeline?: string; checkpoint?: string }) => unwrap(api.GET("/evaluations", { params: { query } }));
 
 export function useRun(runId: string) {
   return useQuery({
@@ -62,6 +62,15 @@ export function useSystem() {
   });
 }
 
+/** Those that are not over. */
+export function useAlerts() {
+  return useQuery({
+    queryKey: ["alerts"],
+    queryFn: () => unwrap(api.GET("/alerts", { params: { query: { open: true, limit: 50 } } })),
+    refetchInterval: 2 * FAST_MS,
+  });
+}
+
 export function useAttempts(runId: string) {
   return useQuery({ queryKey: ["run", runId, "attempts"], queryFn: () => unwrap(api.GET("/runs/{run_id}/attempts", id(runId))) });
 }
@@ -78,18 +87,40 @@ export function useHolders(runs: readonly string[]) {
   });
 }
 
-/** Where attempts after the first began: what they measured before is void from there on. */
-export function useResumes(runId: string) {
+const EVENTS = 200; // the most the service gives at once
+
+/** What a trainer said of these kinds, oldest first. Asked again, only what is new is fetched: events stay as they are. */
+function useTrainerEvents<T>(runId: string, kind: string[], live: boolean, select: (events: TrainerEvent[]) => T) {
+  const client = useQueryClient();
+  const queryKey = ["run", runId, "events", ...kind];
   return useQuery({
-    queryKey: ["run", runId, "resumes"],
+    queryKey,
+    refetchInterval: whileLive(live),
+    select,
     queryFn: async () => {
-      const query = { kind: ["phase"], limit: 200 };
-      const { items } = await unwrap(api.GET("/runs/{run_id}/events", { params: { path: { run_id: runId }, query } }));
-      const begins = items.filter(({ attempt, data }) => attempt > 1 && (data["phase"] === "resume" || data["phase"] === "train"));
-      return begins.map(({ attempt, step }) => ({ attempt, step: step ?? 0 }));
+      const found = [...(client.getQueryData<TrainerEvent[]>(queryKey) ?? [])];
+      for (;;) {
+        const query = { after: found.at(-1)?.seq ?? 0, kind, limit: EVENTS };
+        const { items, next_cursor } = await unwrap(api.GET("/runs/{run_id}/events", { params: { path: { run_id: runId }, query } }));
+        found.push(...items);
+        if (next_cursor == null || items.length === 0) return found;
+      }
     },
   });
 }
+
+/** Where attempts after the first began: what they measured before is void from there on. */
+export const useResumes = (runId: string, live: boolean) => useTrainerEvents(runId, ["phase"], live, resumes);
+
+function resumes(events: TrainerEvent[]) {
+  const begins = events.filter(({ attempt, data }) => attempt > 1 && (data["phase"] === "resume" || data["phase"] === "train"));
+  return begins.map(({ attempt, step }) => ({ attempt, step: step ?? 0 }));
+}
+
+/** All it said but numbers, samples and its first batch, which have places of their own. */
+export const useEvents = (runId: string, live: boolean) => useTrainerEvents(runId, ["phase", "checkpoint", "eval", "warning", "end"], live, asTheyAre);
+
+const asTheyAre = (events: TrainerEvent[]) => events;
 
 /** More points than a chart has pixels are of no use. */
 const MAX_POINTS = 2000;
@@ -177,8 +208,10 @@ export async function getLog(run_id: string, after: number, end: number): Promis
 /** What a live run leaves behind is asked for again now and then: no frame announces it. */
 const whileLive = (live: boolean) => (live ? 2 * FAST_MS : false);
 
-export function useSamples(runId: string, live: boolean) {
-  return useQuery({ refetchInterval: whileLive(live), queryKey: ["run", runId, "samples"], queryFn: () => unwrap(api.GET("/runs/{run_id}/samples", id(runId))) });
+export const useSamples = (runId: string, live: boolean) => useTrainerEvents(runId, ["sample"], live, samples);
+
+function samples(events: TrainerEvent[]) {
+  return events.map(({ step, data }) => ({ step: step ?? 0, prompt: String(data["prompt"] ?? ""), text: String(data["text"] ?? "") }));
 }
 
 /** `told`: the trainer has made a step, before which it told of its batch. */
@@ -206,6 +239,11 @@ export function useEvaluations(where: { run?: string; pipeline?: string }) {
     queryFn: () => getEvaluations(where),
     refetchInterval: SLOW_MS,
   });
+}
+
+/** What was measured of a checkpoint, whichever run measured it. */
+export function useMeasured(checkpoint: string) {
+  return useQuery({ queryKey: ["evaluations", { checkpoint }], queryFn: () => getEvaluations({ checkpoint }), staleTime: SLOW_MS });
 }
 
 export function useReport(pipeline_id: string, live: boolean) {

@@ -24,7 +24,7 @@ export const isSignedOut = (): boolean => signedOut;
 export const currentSession = (): Session | null => session;
 
 /** What a key may not do is not offered; where no key is asked for, everything is. */
-export const may = (scope: "submit" | "operate" | "infer"): boolean => session === null || session.scopes.includes(scope);
+export const may = (scope: "read" | "submit" | "operate" | "infer"): boolean => session === null || session.scopes.includes(scope);
 
 /** fetch, with the token where it is needed; an answer of 401 asks for a key. */
 export async function send(input: string | Request, init?: RequestInit): Promise<Response> {

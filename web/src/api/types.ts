@@ -17,7 +17,7 @@ export type GpuStats = Schemas["GpuStats"];
 
 export type Series = Schemas["Series"];
 export type Metrics = Schemas["Metrics"];
-export type Sample = Schemas["Sample"];
+export type TrainerEvent = Schemas["Event"];
 export type BatchRow = Schemas["BatchRow"];
 export type BatchToken = Schemas["BatchToken"];
 export type LogPage = Schemas["LogPage"];

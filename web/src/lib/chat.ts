@@ -50,7 +50,8 @@ export async function* pieces(body: ReadableStream<Uint8Array>): AsyncGenerator<
     if (chunk.error) throw new Problem(500, chunk.error.code ?? "error", chunk.error.message);
     const choice = chunk.choices?.[0];
     const tokens = choice?.logprobs?.content?.map(token);
-    if (choice?.delta?.content) yield { text: choice.delta.content, ...(tokens && { tokens }) };
+    // half of a character is a token too, although there is no text of it yet
+    if (choice?.delta?.content || tokens?.length) yield { text: choice?.delta?.content ?? "", ...(tokens && { tokens }) };
     if (choice?.finish_reason) yield { finish: choice.finish_reason };
     if (chunk.usage) yield { usage: chunk.usage };
   }

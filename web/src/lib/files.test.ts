@@ -34,6 +34,7 @@ const file = (name: string, text: string) => Object.assign(new Blob([text]), { n
 
 test.each([
   ["a.py", "depth = 1", "preset"],
+  ["A.JSON", '{"depth": 1}', "preset"],
   ["a.MD", "# x", "text"],
   ["a.jsonl", '\n{"text": "x"}', "text"],
   ["a.jsonl", '{"messages": []}', "conversations"],
@@ -47,6 +48,7 @@ test("a link to the form sets what the form then reads", () => {
   const query = new URL(first?.to ?? "", "http://x").searchParams;
   expect([query.get("stage"), settings(query)]).toEqual(["tokenizer", { data: "files/text/a.txt" }]);
   expect(uses({ kind: "preset", name: "mine.py", path: "" }, ["base"])).toEqual([{ stage: "base", to: "/runs/new?stage=base&config=mine" }]);
+  expect(uses({ kind: "preset", name: "mine.json", path: "" }, ["base"])[0]?.to).toBe("/runs/new?stage=base&config=mine");
   expect(uses({ kind: "conversations", name: "c.jsonl", path: "p" }, []).map(({ stage }) => stage)).toEqual(["mid", "sft"]);
   expect(settings(new URLSearchParams("set=a=b=c&set==x&set=d"))).toEqual({ a: "b=c", d: "d" });
 });

@@ -16,7 +16,7 @@ export function plainName(text: string): string {
 /** What a file is by its ending; JSON lines by the first of them. */
 export async function guessKind(file: Blob & { name: string }): Promise<Kind> {
   const name = file.name.toLowerCase();
-  if (name.endsWith(".py")) return "preset";
+  if (/\.(py|json)$/.test(name)) return "preset";
   if (!name.endsWith(".jsonl")) return "text";
   const first = (await file.slice(0, 1 << 16).text()).split("\n").find((line) => line.trim()) ?? "";
   try {
@@ -29,10 +29,13 @@ export async function guessKind(file: Blob & { name: string }): Promise<Kind> {
   }
 }
 
+/** What a run is told of an uploaded preset. */
+export const presetName = (file: string): string => file.replace(/\.(py|json)$/, "");
+
 /** Stages that take a file, and the new-run form with it filled in. `presetStages`: those that know the preset. */
 export function uses(file: { kind: Kind; name: string; path: string }, presetStages: readonly string[]): { stage: string; to: string }[] {
   const form = (stage: string, more: Record<string, string>) => ({ stage, to: `/runs/new?${new URLSearchParams({ stage, ...more })}` });
-  if (file.kind === "preset") return presetStages.map((stage) => form(stage, { config: file.name.replace(/\.py$/, "") }));
+  if (file.kind === "preset") return presetStages.map((stage) => form(stage, { config: presetName(file.name) }));
   const [stages, field] = file.kind === "text" ? [["tokenizer", "base"], "data"] : [["mid", "sft"], "tasks"];
   return (stages as string[]).map((stage) => form(stage, { set: `${field}=${file.path}` }));
 }

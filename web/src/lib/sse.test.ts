@@ -43,6 +43,12 @@ test("an answer is its deltas, its end and its usage", async () => {
   ]);
 });
 
+test("half of a character is a token before there is text of it", async () => {
+  const logprobs = { content: [{ token: "\ufffd", logprob: 0, top_logprobs: [] }] };
+  const half = `data: ${JSON.stringify({ choices: [{ index: 0, delta: { content: "" }, logprobs, finish_reason: null }] })}\n\n`;
+  expect(await all(pieces(stream(half, "data: [DONE]\n\n")))).toEqual([{ text: "", tokens: [{ text: "\ufffd", p: 1, others: [] }] }]);
+});
+
 test("an error inside the stream is thrown with its message", async () => {
   const body = stream(chunk({ content: "I" }), 'data: {"error":{"message":"the engine ended","code":"engine_died"}}\n\n');
   await expect(all(pieces(body))).rejects.toMatchObject({ message: "the engine ended", code: "engine_died" });

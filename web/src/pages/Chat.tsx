@@ -1,6 +1,7 @@
 /** Talking to a model that was trained here, or to two at once. */
 import { type FormEvent, type KeyboardEvent, useEffect, useRef, useState } from "react";
 import { useModels } from "../api/queries";
+import { may } from "../api/session";
 import { navigate } from "../router";
 import { t } from "../texts";
 import { Button, Failure, LinkButton, Note, Page } from "../ui/basics";
@@ -20,9 +21,11 @@ export function ChatPage({ wanted, beside }: { wanted: string | null; beside: st
     return (
       <Page title={t.chat.title}>
         <Note>{t.chat.noModels}</Note>
-        <LinkButton to="/" className="self-start">
-          {t.app.goHome}
-        </LinkButton>
+        {may("read") && (
+          <LinkButton to="/" className="self-start">
+            {t.app.goHome}
+          </LinkButton>
+        )}
       </Page>
     );
   return <Talk models={beside ? [model, beside] : [model]} names={names} />;

@@ -5,7 +5,7 @@ import { useDeleteFile, useFiles, useStages } from "../api/queries";
 import { may } from "../api/session";
 import type { StoredFile } from "../api/types";
 import { uploads } from "../live/uploads";
-import { uses } from "../lib/files";
+import { presetName, uses } from "../lib/files";
 import { ago, bytes, moment, percent } from "../lib/format";
 import { t } from "../texts";
 import { Button, Card, Empty, Failure, LinkButton, Page } from "../ui/basics";
@@ -73,7 +73,7 @@ function Row({ file }: { file: StoredFile }) {
       <span className="whitespace-nowrap text-soft sm:w-24 sm:text-right" title={moment(file.created_at)}>
         {ago(file.created_at)}
       </span>
-      <span className="flex flex-wrap items-center gap-1 sm:w-84 sm:justify-end">
+      <span className="flex basis-full flex-wrap items-center gap-1 lg:w-84 lg:basis-auto lg:justify-end">
         {ready && !asked && may("submit") && <Uses file={file} />}
         {mayDelete && !asked && (
           <Button look="danger" aria-label={t.files.deleteOne(file.name)} onClick={() => setAsked(true)}>
@@ -104,7 +104,7 @@ function Row({ file }: { file: StoredFile }) {
 /** Links to the new-run form with the file filled in. */
 function Uses({ file }: { file: StoredFile }) {
   const stages = useStages();
-  const name = file.name.replace(/\.py$/, "");
+  const name = presetName(file.name);
   const knowing = (stages.data?.items ?? []).filter(({ presets }) => presets.includes(name)).map((stage) => stage.name);
   return uses(file, knowing).map(({ stage, to }) => (
     <LinkButton key={stage} to={to}>

@@ -2,12 +2,14 @@
 import type { Pipeline } from "../api/types";
 import { isLive } from "../api/types";
 import { usePipelines, useRuns, useSystem, useTrainDemo } from "../api/queries";
+import { may } from "../api/session";
 import { ago } from "../lib/format";
 import { Link, navigate } from "../router";
 import { t } from "../texts";
 import { Button, Card, Failure, LinkButton, Note, Page, StateBadge } from "../ui/basics";
 import { StepStrip } from "./pipeline/StepStrip";
 import { RunRows } from "./runs/RunRows";
+import { OpenAlerts } from "./system/Alerts";
 
 export function HomePage() {
   const pipelines = usePipelines();
@@ -20,8 +22,9 @@ export function HomePage() {
   const single = (runs.data?.items ?? []).filter((run) => !run.pipeline);
   if (known.length === 0 && single.length === 0) return <Welcome />;
   return (
-    <Page title={t.app.home} tools={<TrainDemo look="quiet" />}>
+    <Page title={t.app.home} tools={may("submit") && <TrainDemo look="quiet" />}>
       <NoWorker />
+      <OpenAlerts />
       {known.slice(0, 5).map((pipeline) => (
         <PipelineCard key={pipeline.id} pipeline={pipeline} />
       ))}
@@ -39,9 +42,11 @@ function Welcome() {
     <div className="mx-auto flex max-w-xl flex-col gap-5 pt-[8vh]">
       <h1 className="text-3xl sm:text-4xl">{t.home.title}</h1>
       <p className="text-base text-soft">{t.home.explain}</p>
-      <div>
-        <TrainDemo look="primary" />
-      </div>
+      {may("submit") && (
+        <div>
+          <TrainDemo look="primary" />
+        </div>
+      )}
       <NoWorker />
     </div>
   );
@@ -77,7 +82,7 @@ function PipelineCard({ pipeline }: { pipeline: Pipeline }) {
         <>
           <span className="text-soft">{t.pipeline.created(ago(pipeline.created_at))}</span>
           <StateBadge state={pipeline.state} />
-          {pipeline.model && (
+          {pipeline.model && may("infer") && (
             <LinkButton look="primary" to={`/chat?model=${encodeURIComponent(pipeline.model)}`}>
               {t.pipeline.chat}
             </LinkButton>

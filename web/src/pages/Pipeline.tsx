@@ -2,6 +2,7 @@
 import { useCancelPipeline, usePipeline } from "../api/queries";
 import type { Run } from "../api/types";
 import { hasEnded, isLive } from "../api/types";
+import { may } from "../api/session";
 import { type RunFeed, useRunFeed } from "../live/runFeed";
 import { duration, seconds } from "../lib/format";
 import { latestLoss, lossName } from "../lib/runs";
@@ -36,7 +37,7 @@ export function PipelinePage({ pipelineId }: { pipelineId: string }) {
         <>
           <span className="text-soft">{duration(seconds(created_at, lastEnd, now))}</span>
           <StateBadge state={pipeline.data.state} />
-          {!ended && (
+          {!ended && may("operate") && (
             <Button disabled={cancel.isPending} onClick={() => cancel.mutate(pipelineId)}>
               {t.pipeline.cancel}
             </Button>
@@ -48,7 +49,7 @@ export function PipelinePage({ pipelineId }: { pipelineId: string }) {
       <Card>
         <StepStrip runs={runs} />
       </Card>
-      {model && (
+      {model && may("infer") && (
         <div className="flex flex-wrap items-center gap-x-5 gap-y-3 rounded-lg border border-good/40 bg-card p-4">
           <LinkButton look="primary" to={`/chat?model=${encodeURIComponent(model)}`} className="px-6 py-3 text-lg">
             {t.pipeline.chat}

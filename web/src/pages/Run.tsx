@@ -9,6 +9,7 @@ import { BlockedNote } from "./run/BlockedNote";
 import { Charts } from "./run/Charts";
 import { CheckpointsCard } from "./run/Checkpoints";
 import { ConfigCard } from "./run/ConfigCard";
+import { EventsCard } from "./run/Events";
 import { Actions, Facts } from "./run/Facts";
 import { FirstBatchCard } from "./run/FirstBatch";
 import { LogView } from "./run/LogView";
@@ -39,6 +40,7 @@ export function RunPage({ runId }: { runId: string }) {
       <FirstBatchCard run={run} />
       <CheckpointsCard run={run} />
       <AttemptsCard run={run} />
+      <EventsCard run={run} />
       <ConfigCard run={run} />
     </Page>
   );

@@ -46,7 +46,7 @@ export function RunsPage() {
     Enter: () => here && navigate(`/runs/${here.id}`),
     x: () => here && choose(here.id),
     c: compare,
-    n: () => navigate("/runs/new"),
+    n: () => may("submit") && navigate("/runs/new"),
     "/": () => search.current?.focus(),
   });
   return (

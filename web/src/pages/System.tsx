@@ -5,6 +5,7 @@ import { ago, bytes, percent } from "../lib/format";
 import { Link } from "../router";
 import { t } from "../texts";
 import { Bar, Card, Empty, Fact, Failure, Page, StateBadge } from "../ui/basics";
+import { OpenAlerts } from "./system/Alerts";
 
 export function SystemPage() {
   const system = useSystem();
@@ -20,6 +21,7 @@ export function SystemPage() {
           <Fact label={t.system.version}>{version}</Fact>
         </dl>
       </Card>
+      <OpenAlerts />
       {workers.length === 0 && (
         <Card>
           <Empty>{t.system.noWorkers}</Empty>

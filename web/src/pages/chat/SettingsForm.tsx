@@ -27,12 +27,12 @@ export function SettingsForm({ settings, onChange }: Props) {
     </label>
   );
   return (
-    <div className="mt-2 grid gap-3 sm:grid-cols-4">
-      <label className="flex flex-col gap-1 sm:col-span-4">
+    <div className="mt-2 grid grid-cols-2 gap-3 sm:grid-cols-4">
+      <label className="col-span-2 flex flex-col gap-1 sm:col-span-4">
         {t.chat.system}
         <textarea rows={2} className="field" value={settings.system} onChange={(event) => onChange({ ...settings, system: event.target.value })} />
       </label>
-      <label className="flex flex-col gap-1 sm:col-span-2">
+      <label className="col-span-2 flex flex-col gap-1">
         <span>
           {t.chat.temperature} <output className="font-medium">{sampling.temperature}</output>
         </span>
@@ -42,7 +42,7 @@ export function SettingsForm({ settings, onChange }: Props) {
       {field("top_k", t.chat.topK, { min: 0, max: 1000 })}
       {field("top_p", t.chat.topP, { min: 0.05, max: 1, step: 0.05 })}
       {field("seed", t.chat.seed, { min: 0, max: 2 ** 31 })}
-      <label className="flex items-center gap-2 self-end sm:col-span-2">
+      <label className="col-span-2 flex items-center gap-2 self-end">
         <input type="checkbox" checked={settings.probabilities} onChange={(event) => onChange({ ...settings, probabilities: event.target.checked })} />
         {t.chat.probabilities}
       </label>

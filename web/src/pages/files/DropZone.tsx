@@ -47,7 +47,7 @@ export function DropZone() {
         multiple
         hidden
         aria-label={t.files.choose}
-        accept=".jsonl,.txt,.md,.parquet,.py"
+        accept=".jsonl,.txt,.md,.parquet,.py,.json"
         onChange={(event) => {
           take(event.target.files);
           event.target.value = ""; // the same file may be chosen again

@@ -1,9 +1,9 @@
 /** What chat tuning changed: the evaluation's scores before and after, task by task, and answers to look at. */
 import { useEvaluations } from "../../api/queries";
 import type { Evaluation } from "../../api/types";
-import { percent } from "../../lib/format";
 import { t } from "../../texts";
 import { Card } from "../../ui/basics";
+import { Share } from "../../ui/ResultTable";
 import { ReportTable } from "./ReportTable";
 
 export type Example = { task: string; prompt: string; answer: string; expected: string; ok: boolean };
@@ -55,13 +55,7 @@ function Score({ label, evaluation, task, tone }: { label: string; evaluation: E
         )}
       </span>
       <span className="text-right">
-        <b className="font-semibold">{percent(share)}</b>
-        {interval && (
-          <span className="text-soft">
-            {" "}
-            {Math.round(interval[0] * 100)}–{Math.round(interval[1] * 100)}
-          </span>
-        )}
+        <Share score={{ value: share, share: true, low: interval?.[0], high: interval?.[1] }} />
       </span>
     </div>
   );

@@ -153,7 +153,7 @@ function useMarks(run: Run, scale: Scale): readonly Mark[] {
   const live = !hasEnded(run.state);
   const checkpoints = useCheckpoints(run.id, live).data?.items;
   const evaluations = useEvaluations({ run: run.id }).data?.items;
-  const resumes = useResumes(run.id).data;
+  const resumes = useResumes(run.id, live).data;
   return useMemo(() => {
     const mark = (kind: MarkKind, step: number, name: string): Mark => ({ x: scale.place(step), kind, label: t.run.markAt(t.run.mark[kind], name) });
     return [

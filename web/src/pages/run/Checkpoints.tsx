@@ -1,26 +1,39 @@
 /** What a run saved, and what can be done with it: chat, give it a name, export, download. */
 import { type FormEvent, useState } from "react";
-import { useCheckpoints, usePromote } from "../../api/queries";
+import { useCheckpoints, useMeasured, usePromote } from "../../api/queries";
 import { may } from "../../api/session";
 import type { Checkpoint, Run } from "../../api/types";
 import { isLive } from "../../api/types";
 import { ago, bytes, count, number } from "../../lib/format";
+import { Link } from "../../router";
 import { t } from "../../texts";
 import { Button, Card, Failure, LinkButton } from "../../ui/basics";
+import { Share } from "../../ui/ResultTable";
 import { DOWNLOAD, Exports } from "./Exports";
+
+/** The newest are what people want; a long run has hundreds. */
+const FIRST = 10;
 
 type Opened = "promote" | "export" | null;
 
 export function CheckpointsCard({ run }: { run: Run }) {
-  const checkpoints = useCheckpoints(run.id, isLive(run.state)).data?.items ?? [];
+  const [all, setAll] = useState(false);
+  const checkpoints = (useCheckpoints(run.id, isLive(run.state)).data?.items ?? []).toReversed();
   if (checkpoints.length === 0) return null;
   return (
     <Card title={t.run.checkpoints}>
       <ul className="divide-y divide-line">
-        {checkpoints.toReversed().map((checkpoint) => (
+        {checkpoints.slice(0, all ? undefined : FIRST).map((checkpoint) => (
           <Row key={checkpoint.id} checkpoint={checkpoint} />
         ))}
       </ul>
+      {!all && checkpoints.length > FIRST && (
+        <div className="border-t border-line p-2 text-center">
+          <Button look="bare" onClick={() => setAll(true)}>
+            {t.run.allCheckpoints(checkpoints.length)}
+          </Button>
+        </div>
+      )}
     </Card>
   );
 }
@@ -55,9 +68,29 @@ function Row({ checkpoint }: { checkpoint: Checkpoint }) {
           {t.run.files}
         </a>
       </span>
+      <Measured id={id} />
       {opened === "promote" && <Promote id={id} />}
       {opened === "export" && <Exports checkpoint={checkpoint} />}
     </li>
+  );
+}
+
+/** What evaluations found out about it, the newest of each name. */
+function Measured({ id }: { id: string }) {
+  const found = useMeasured(id).data?.items ?? [];
+  const newest = [...new Map(found.toReversed().map((one) => [one.name, one])).values()];
+  if (newest.length === 0) return null;
+  return (
+    <p className="flex basis-full flex-wrap gap-x-4 text-xs text-soft">
+      {t.run.measured}
+      {newest.flatMap(({ name, run_id, values, intervals }) =>
+        Object.entries(values).map(([task, value]) => (
+          <Link key={`${name} ${task}`} to={`/runs/${run_id}`} className="underline-offset-2 hover:underline">
+            {task} {intervals?.[task] ? <Share score={{ value, share: true, low: intervals[task]?.[0], high: intervals[task]?.[1] }} /> : number(value)}
+          </Link>
+        )),
+      )}
+    </p>
   );
 }
 

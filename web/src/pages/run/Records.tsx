@@ -103,7 +103,7 @@ export function EvaluationsCard({ run }: { run: Run }) {
 }
 
 export function SamplesCard({ run }: { run: Run }) {
-  const samples = useSamples(run.id, isLive(run.state)).data?.items ?? [];
+  const samples = useSamples(run.id, isLive(run.state)).data ?? [];
   const steps = [...new Set(samples.map(({ step }) => step))].sort((a, b) => b - a);
   const [chosen, setChosen] = useState<number | null>(null);
   const step = chosen ?? steps[0];

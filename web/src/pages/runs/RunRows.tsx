@@ -27,7 +27,7 @@ export type Tools = {
 };
 
 export function RunRows({ runs, tools }: { runs: readonly Run[]; tools?: Tools }) {
-  const wide = useMedia("(min-width: 768px)");
+  const wide = useMedia("(min-width: 800px)");
   const box = useRef<HTMLDivElement>(null);
   const [top, setTop] = useState(0);
   // where the list begins in the page, for a window that scrolls
@@ -55,15 +55,15 @@ export function RunRows({ runs, tools }: { runs: readonly Run[]; tools?: Tools }
         <table className="w-full table-fixed text-left" aria-rowcount={runs.length + 1}>
           <thead className="text-xs text-soft">
             <tr className="border-b border-line [&>th]:px-3 [&>th]:py-2 [&>th]:font-medium">
-              {tools && <th scope="col" className="w-9"><span className="sr-only">{t.runs.choose}</span></th>}
-              <Head column="state" tools={tools} className="w-30">{t.runs.state}</Head>
+              {tools && <th scope="col" className="w-10"><span className="sr-only">{t.runs.choose}</span></th>}
+              <Head column="state" tools={tools} className="w-32">{t.runs.state}</Head>
               <Head column="name" tools={tools}>{t.runs.name}</Head>
-              <Head column="stage" tools={tools} className="w-32">{t.runs.stage}</Head>
-              <Head column="loss" tools={tools} className="w-38">{t.runs.loss}</Head>
+              <Head column="stage" tools={tools} className="w-40">{t.runs.stage}</Head>
+              <Head column="loss" tools={tools} className="w-22 text-right lg:w-38 lg:text-left">{t.runs.loss}</Head>
               <Head column="progress" tools={tools} className="w-40">{t.runs.progress}</Head>
               <th scope="col" className="hidden w-24 text-right lg:table-cell">{t.runs.left}</th>
-              <Head column="speed" tools={tools} className="w-22 text-right">{t.runs.speed}</Head>
-              <th scope="col" className="hidden w-14 text-right lg:table-cell">{t.runs.gpu}</th>
+              <Head column="speed" tools={tools} className="hidden w-22 text-right lg:table-cell">{t.runs.speed}</Head>
+              <th scope="col" className="hidden w-14 text-right xl:table-cell">{t.runs.gpu}</th>
               <Head column="created" tools={tools} className="w-26 text-right">{t.runs.created}</Head>
             </tr>
           </thead>
@@ -141,8 +141,10 @@ function Row({ run, index, tools }: { run: Run; index: number; tools: Tools | un
         {run.preset && <span className="block truncate text-xs text-soft">{run.preset}</span>}
       </td>
       <td>
-        <span className="flex items-center justify-between gap-2">
-          <Sparkline run={run} />
+        <span className="flex items-center justify-end gap-2 lg:justify-between">
+          <span className="hidden lg:block">
+            <Sparkline run={run} />
+          </span>
           {number(latestLoss(run))}
         </span>
       </td>
@@ -150,8 +152,8 @@ function Row({ run, index, tools }: { run: Run; index: number; tools: Tools | un
         <Steps run={run} />
       </td>
       <td className="hidden text-right whitespace-nowrap text-soft lg:table-cell">{duration(live ? secondsLeft(run) : run.ended_at ? seconds(run.started_at, run.ended_at) : null)}</td>
-      <td className="text-right">{compact(run.summary["train/tok_per_sec"])}</td>
-      <td className="hidden text-right lg:table-cell">{run.gpus === 0 ? t.run.cpu : run.gpus}</td>
+      <td className="hidden text-right lg:table-cell">{compact(run.summary["train/tok_per_sec"])}</td>
+      <td className="hidden text-right xl:table-cell">{run.gpus === 0 ? t.run.cpu : run.gpus}</td>
       <td className="text-right whitespace-nowrap text-soft" title={moment(run.created_at)}>
         {ago(run.created_at)}
       </td>
