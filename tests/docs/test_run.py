@@ -70,13 +70,14 @@ ELSEWHERE = {
     "python -m tests.faults": ("tests/faults/test_faults.py", "campaign"),
     "make site": ("tests/docs/test_docs.py", "mkdocs"),
     "make docs": ("tests/server/test_reference.py", "reference"),
+    "make test-hosts": ("tests/hosts/test_cut_off.py", "hosts"),
     "make test-faults": ("tests/faults/test_faults.py", "campaign"),
     "make test-clients": ("tests/clients/test_langchain.py", "langchain"),
     "python -m http.server": ("tests/docs/test_docs.py", "mkdocs"),
 }  # fmt: skip
 #: `make test` is what runs the tests; benchmarks take up to hours, and their figures say when they were run
 BY_HAND = (
-    "make test", "make lint", "make setup", "make help", "make audit", "make bench",
+    "make test", "make lint", "make setup", "make help", "make audit", "make bench", "make fuzz",
     "python -m nanochat.bench_", "python -m nanochat.ablation", "python -m tests.bench_",
     "python -m tests.nanochat.tasks.all_humaneval", "python -m nanochat.stages",
 )  # fmt: skip
@@ -150,6 +151,8 @@ class Reader:
         self.service, self.player, self.cli = service, player, cli
 
     def type(self, words: list[str]) -> tuple[int, str, str]:
+        if words[1:3] == ["run", "base"]:
+            self.run("base")  # the pages before have made a tokenizer
         argv = [self.put(word, words, at) for at, word in enumerate(words)]
         return self.cli(*argv[1:])
 
