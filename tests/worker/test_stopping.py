@@ -23,7 +23,7 @@ pytestmark = [
 def endless(service: Service, prose: Path) -> str:
     """A base run that does not end by itself and saves only when it is stopped."""
     tokenizer = post(service, stage="tokenizer", overrides={"data": str(prose), "vocab_size": 300})
-    overrides = {**TINY, "data": str(prose), "num_iterations": 1_000_000}
+    overrides = {**TINY, "data": str(prose), "num_iterations": 1_000_000, "compile": "off"}
     return post(service, stage="base", config="debug_cpu", parent=tokenizer, overrides=overrides)
 
 

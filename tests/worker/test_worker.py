@@ -99,7 +99,7 @@ def test_a_cancel_saves_a_checkpoint_and_leaves_no_process(
         stage="base",
         config="debug_cpu",
         parent=tokenizer,
-        overrides={**TINY, "data": str(prose), "num_iterations": 100_000},
+        overrides={**TINY, "data": str(prose), "num_iterations": 100_000, "compile": "off"},
     )
     eventually(lambda: (run(service, base)["step"] or 0) >= 3, 90)
     assert service.client.post(f"/runs/{base}/pause").status_code == 202
