@@ -7,7 +7,6 @@ from typing import Annotated
 from pydantic import Field, JsonValue
 
 from nanochat_client.types.problems import ProblemItem
-from nanochat_client.types.runs import Selector
 from nanochat_client.types.wire import NUMBER, Gpus, Request, RowId, Wire
 
 
@@ -17,8 +16,8 @@ class PlanCreate(Request):
     """Name of a preset."""
     parent: RowId | None = None
     """Run to start from; absent: the newest that fits."""
-    checkpoint: Selector = "last"
-    """Of the parent: `last`, `best:<metric>` or `step:<n>`."""
+    checkpoint: str = Field(default="last", max_length=64)
+    """Of the parent: `last`, `best:<metric>` or `step:<n>`; anything else is among the plan's problems."""
     overrides: dict[str, JsonValue] = {}
     """Config fields that win over the preset."""
     gpus: Gpus | None = None

@@ -161,6 +161,7 @@ BODIES: list[tuple[str, str, dict[str, Any]]] = [
     ("/plans", "PlanCreate", {"stage": "tokenizer"}),
     ("/plans", "PlanCreate", {"stage": "0"}),
     ("/plans", "PlanCreate", {"stage": "base", "target_vram_gb": True}),
+    ("/plans", "PlanCreate", {"stage": "chat_eval", "checkpoint": "step:3680*"}),  # said among its problems
     ("/pipelines", "PipelineCreate", {}),
     ("/pipelines", "PipelineCreate", {"preset": "demo"}),
     ("/pipelines", "PipelineCreate", {"preset": "0"}),

@@ -3056,7 +3056,7 @@ export interface components {
         PlanCreate: {
             /**
              * Checkpoint
-             * @description Of the parent: `last`, `best:<metric>` or `step:<n>`.
+             * @description Of the parent: `last`, `best:<metric>` or `step:<n>`; anything else is among the plan's problems.
              * @default last
              */
             checkpoint: string;
