@@ -27,7 +27,7 @@ Offset = Annotated[int, Header(alias="Upload-Offset", ge=0, le=2**53)]
 CHECK_WAIT_S = 10.0
 BYTES: dict[str, Any] = {
     "requestBody": {
-        "required": True,
+        "required": False,  # a part of no bytes changes nothing
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     }
 }

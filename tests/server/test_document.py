@@ -261,3 +261,7 @@ def test_numbers_of_a_worker_that_no_database_holds_are_refused(service: Service
     assert worker.beat(cpu="0.5").status_code == 422
     assert worker.beat_attempt(claim).status_code == 200
     assert service.client.get("/metrics").status_code == 200
+
+
+def test_a_part_of_a_file_may_be_no_bytes_as_the_service_takes_it(document: dict[str, Any]) -> None:
+    assert document["paths"]["/files/{file_id}"]["patch"]["requestBody"]["required"] is False
