@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
+import os
 import platform
 import signal
 import subprocess
@@ -147,6 +148,7 @@ class Supervisor:
         self.slots = [slot for slot in self.slots if slot.poll() is None]
         while len(self.slots) < self.count:
             command = [sys.executable, "-m", "worker.slot", registered.worker_id, registered.queue]
+            command.append(str(os.getpid()))
             # a session of its own: Ctrl-C reaches this process alone, which asks the slots once
             slot = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
             self.slots.append(slot)

@@ -1,7 +1,7 @@
 """One slot of a worker: an RQ worker process that runs one attempt at a time.
 
-`python -m worker.slot WORKER_ID QUEUE`. Only the message we know is executed: a foreign one, whatever
-it names, is dropped.
+`python -m worker.slot WORKER_ID QUEUE PID`; PID is the worker's that starts it. Only the message we know is
+executed: a foreign one, whatever it names, is dropped.
 """
 
 from __future__ import annotations
@@ -109,11 +109,13 @@ def _fork(attempt_id: str) -> int:
 
 
 def main(argv: list[str]) -> int:
-    worker_id, queue_name = argv
+    worker_id, queue_name, parent = argv
     logging.basicConfig(level=logging.INFO, format="%(asctime)s slot %(message)s", datefmt="%H:%M:%S")
     for talkative in ("httpx", "aiobotocore"):
         logging.getLogger(talkative).setLevel(logging.WARNING)
     processes.die_with_parent(signal.SIGTERM)
+    if os.getppid() != int(parent):  # it has died before we asked
+        return 1
     settings = WorkerSettings()
     jobs.WORKER_ID = worker_id
     if settings.storage_url:

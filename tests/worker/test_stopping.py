@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +95,9 @@ def test_a_second_worker_waits_until_the_first_has_left(service: Service, start_
     first.send_signal(signal.SIGTERM)
     eventually(lambda: slots(second.pid), 60)
     assert first.wait(10) == 0  # it let go of the lock as the last thing it did
+
+
+def test_a_slot_whose_worker_was_gone_before_it_looked_leaves(service: Service) -> None:
+    argv = [sys.executable, "-m", "worker.slot", "w0", "host:h0", "1"]  # 1: surely not who started it
+    environ = os.environ | {"NANOCHAT_REDIS_URL": service.settings.redis_url}
+    assert subprocess.run(argv, env=environ, timeout=60).returncode == 1
