@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -38,10 +37,6 @@ def trains(service: Service, run_id: str, attempt: int, step: int = 3) -> int:
         return found["step"] if found["attempt"] == attempt and (found["step"] or 0) > step else 0
 
     return eventually(look, 90, every_s=0.1)
-
-
-def attempts(service: Service, run_id: str) -> list[dict[str, Any]]:
-    return list(service.client.get(f"/runs/{run_id}/attempts").json()["items"])
 
 
 def slots(worker_pid: int) -> list[psutil.Process]:
