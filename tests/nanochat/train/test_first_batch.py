@@ -146,7 +146,7 @@ def test_in_fine_tuning_only_the_assistants_tokens_count(home: Home) -> None:
 
 def test_in_reinforcement_learning_the_answer_counts_with_its_advantage(home: Home) -> None:
     config = {**COMMON, "tasks": "sums", "rewards": "short:1.0", "examples_per_step": 4, "num_samples": 4}
-    config |= {"max_new_tokens": 8, "sft_checkpoint": "chatsft_checkpoints/sft"}
+    config |= {"max_new_tokens": 8, "sft_checkpoint": "base_checkpoints/parent"}
     for row in told(run(home, "chat_rl", "rl", config))["rows"]:
         begin = row["text"].index("<|assistant_start|>") + 1
         assert not any(row["counts"][:begin]) and any(row["counts"][begin:])
