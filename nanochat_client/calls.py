@@ -55,6 +55,7 @@ class Calls:
 
     create_pipeline = Call(artefacts.create_pipeline)
     pipelines = Call(artefacts.list_pipelines)
+    pipeline_presets = Call(artefacts.pipeline_presets)
     pipeline = Call(artefacts.get_pipeline)
     cancel_pipeline = Call(artefacts.cancel_pipeline)
     pipeline_report = Call(artefacts.pipeline_report)

@@ -71,6 +71,7 @@ POLICY: Mapping[str, frozenset[Scope]] = {
     "GET /runs/{run_id}/stream": READ,
     "WS /runs/{run_id}/stream": READ,
     "GET /pipelines": READ,
+    "GET /pipelines/presets": READ,
     "POST /pipelines": SUBMIT,
     "GET /pipelines/{pipeline_id}": READ,
     "GET /pipelines/{pipeline_id}/report": READ,

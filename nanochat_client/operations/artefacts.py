@@ -26,6 +26,11 @@ def list_pipelines(*, cursor: str | None = None, limit: int = 50) -> Operation[t
     return get("/pipelines", types.Page[types.Pipeline], cursor=cursor, limit=limit)
 
 
+def pipeline_presets() -> Operation[types.Page[types.PipelinePreset]]:
+    """The pipelines that ship, with their steps: what `create_pipeline` takes, whole or changed."""
+    return get("/pipelines/presets", types.Page[types.PipelinePreset])
+
+
 def get_pipeline(pipeline_id: str) -> Operation[types.Pipeline]:
     """The pipeline with its runs as they are now."""
     return get(f"/pipelines/{segment(pipeline_id)}", types.Pipeline)

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from nanochat_client.types.keys import Session as Session
     from nanochat_client.types.pipelines import Pipeline as Pipeline
     from nanochat_client.types.pipelines import PipelineCreate as PipelineCreate
+    from nanochat_client.types.pipelines import PipelinePreset as PipelinePreset
     from nanochat_client.types.pipelines import PipelineStep as PipelineStep
     from nanochat_client.types.plans import FitView as FitView
     from nanochat_client.types.plans import MemoryView as MemoryView
@@ -104,7 +105,7 @@ _TOPICS = {
         "WorkerRegister WorkerRegistered"
     ),
     "keys": "Key KeyCreate KeyCreated Login Scope Session",
-    "pipelines": "Pipeline PipelineCreate PipelineStep",
+    "pipelines": "Pipeline PipelineCreate PipelinePreset PipelineStep",
     "plans": "FitView MemoryView Plan PlanCreate RolloutsView",
     "problems": "ProblemDocument ProblemItem",
     "runs": "Attempt Blocked Desired Reason Run RunCreate RunPatch RunState",

@@ -37,6 +37,12 @@ class PipelineCreate(Request):
     """By step name: config fields that win over the step's own."""
 
 
+class PipelinePreset(Wire):
+    name: str
+    """What POST /pipelines takes as `preset`."""
+    steps: list[PipelineStep]
+
+
 class Pipeline(Wire):
     id: str
     name: str

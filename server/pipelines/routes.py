@@ -6,11 +6,11 @@ from fastapi import APIRouter, Response
 from sqlalchemy import and_, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from nanochat_client.types import Page, Pipeline, PipelineCreate
+from nanochat_client.types import Page, Pipeline, PipelineCreate, PipelinePreset
 from server import models
 from server.deps import Read, ServicesDep, Write
 from server.ids import new_id
-from server.pipelines import service
+from server.pipelines import presets, service
 from server.runs import idempotency
 from server.runs.changes import announce
 from server.runs.pages import Cursor, Limit, decode, next_cursor
@@ -58,6 +58,12 @@ async def list_pipelines(session: Read, cursor: Cursor = None, limit: Limit = 50
     members = await service.runs_of(session, [row.id for row in rows[:limit]])
     items = [await service.view(session, row, members[row.id]) for row in rows[:limit]]
     return Page(items=items, next_cursor=next_cursor(rows, limit))
+
+
+@router.get("/presets")
+async def list_presets() -> Page[PipelinePreset]:
+    """The pipelines that ship: POST /pipelines takes one by its name, or its steps, changed."""
+    return Page(items=[PipelinePreset(name=name, steps=presets.find(name).steps) for name in presets.files()])
 
 
 @router.get("/{pipeline_id}")

@@ -29,6 +29,7 @@ def test_axe_finds_nothing_serious(
     live = seeded["live"].run_id
     paths = ["/", "/runs", "/runs/new?config=stable_26gb", f"/runs/{live}", f"/runs/{seeded['failed']}"]
     paths += [f"/compare?runs={live}", f"/pipelines/{seeded['done']}", "/chat", "/system", "/files"]
+    paths.append("/pipelines/new")
     visitor = visit(size, theme)
     found = {}
     for path in paths:

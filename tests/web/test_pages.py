@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,7 @@ def test_every_page_opens_without_a_fault_and_fits_the_window(
         "runs": "/runs",
         "new-run": "/runs/new?config=stable_26gb",
         "new-rl": "/runs/new?stage=rl",
+        "new-pipeline": "/pipelines/new?preset=full-demo",
         "compare": f"/compare?runs={','.join(run['id'] for run in runs if run['step'])}",
         "system": "/system",
         "files": "/files",
@@ -124,6 +126,51 @@ def test_a_pipeline_is_a_graph_of_what_starts_from_what(
     steps = phone.get_by_role("list", name="Steps of the pipeline").get_by_role("listitem")
     expect(steps).to_have_count(len(made["runs"]))
     expect(phone.locator("main svg path")).to_have_count(0)
+
+
+def test_a_shipped_pipeline_is_changed_drawn_mended_and_started(
+    service: Service, host: seed.Host, visit: Any
+) -> None:
+    visitor = visit()
+    page = visitor.open("/runs")
+    page.get_by_role("link", name="New pipeline").click()
+    page.get_by_label("Begin with").select_option("full-demo")
+    graph = page.get_by_role("list", name="Steps of the pipeline")
+    steps = graph.get_by_role("listitem")
+    expect(steps).to_have_count(9)
+    expect(page.locator("main form svg path")).to_have_count(8)
+    text = page.get_by_label("Steps as JSON")
+    shipped = text.input_value()
+    text.fill("[{")
+    expect(page.get_by_role("alert")).to_contain_text("This is no list of steps")
+    expect(page.get_by_role("button", name="Start the pipeline")).to_be_disabled()
+    expect(steps).to_have_count(9)  # the last picture
+    page.get_by_role("button", name="As shipped").click()
+    expect(text).to_have_value(shipped)
+    mine = [
+        {"name": "tok", "stage": "tokenizer", "config": "demo_tokenizer"},
+        {"name": "base", "stage": "base", "config": "demo_base", "overrides": {"dept": 2}},
+        {"name": "tuned", "stage": "sft", "config": "demo_sfd", "parent": "base"},
+    ]
+    text.fill(json.dumps(mine))
+    expect(steps).to_have_count(3)
+    page.get_by_label("Name").fill("my own")
+    page.get_by_role("button", name="Start the pipeline").click()
+    expect(steps.nth(1).get_by_role("alert")).to_contain_text("dept")
+    expect(steps.nth(2).get_by_role("alert")).to_contain_text("demo_sfd")
+    steps.nth(2).get_by_role("button", name="Use demo_sft").click()
+    page.get_by_role("button", name="Start the pipeline").click()
+    steps.nth(1).get_by_role("button", name="Use depth").click()
+    mine[1]["overrides"], mine[2]["config"] = {"depth": 2}, "demo_sft"
+    assert json.loads(text.input_value()) == mine
+    visitor.faults.clear()
+    page.get_by_role("button", name="Start the pipeline").click()
+    page.wait_for_url(re.compile("/ui/pipelines/p"))
+    (made,) = service.client.get("/pipelines").json()["items"]
+    assert made["name"] == "my own" and page.url.endswith(made["id"])
+    assert [run["name"] for run in made["runs"]] == ["my own-tok", "my own-base", "my own-tuned"]
+    assert made["runs"][1]["config"]["depth"] == 2
+    assert visitor.faults == []
 
 
 def test_a_log_line_appears_when_it_is_appended_and_is_only_text(seeded: dict[str, Any], visit: Any) -> None:

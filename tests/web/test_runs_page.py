@@ -101,6 +101,38 @@ def test_a_tag_is_given_and_finds_its_runs(service: Service, seeded: dict[str, A
     assert service.client.get(f"/runs/{seeded['failed']}").json()["tags"] == ["night", "broken"]
 
 
+def test_notes_are_text_that_stays_and_nobody_overwrites_anothers_unread(
+    service: Service, seeded: dict[str, Any], visit: Any
+) -> None:
+    live = seeded["live"]
+    url, visitor = f"/runs/{live.run_id}", visit()
+    page = visitor.open(url)
+    page.get_by_role("button", name="Add notes").click()
+    field = page.get_by_role("textbox", name="Notes")
+    field.fill("a warm-up of 40 steps\n  <b>not</b> more")
+    before = service.client.get(url).json()["version"]
+    service.client.patch(url, json={"tags": ["night"]}).raise_for_status()
+    page.get_by_role("button", name="Save").click()  # the version is another one, the notes are not
+    shown = page.get_by_role("region", name="Notes")
+    expect(shown).to_have_text("a warm-up of 40 steps\n  <b>not</b> more", use_inner_text=True)
+    assert shown.locator("b").count() == 0
+    run = service.client.get(url).json()
+    assert (run["notes"], run["tags"]) == ("a warm-up of 40 steps\n  <b>not</b> more", ["night"])
+    assert run["version"] >= before + 2
+    page.get_by_role("button", name="Edit notes").click()
+    service.client.patch(url, json={"notes": "theirs"}).raise_for_status()
+    field.fill("mine")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("alert")).to_contain_text("changed meanwhile")
+    expect(shown).to_have_text("theirs")
+    expect(field).to_have_value("mine")
+    assert service.client.get(url).json()["notes"] == "theirs"
+    page.get_by_role("button", name="Save").click()
+    expect(shown).to_have_text("mine")
+    assert service.client.get(url).json()["notes"] == "mine"
+    assert all("412" in fault for fault in visitor.faults)
+
+
 def test_runs_are_laid_over_each_other_with_their_differences(
     service: Service, seeded: dict[str, Any], visit: Any
 ) -> None:

@@ -62,8 +62,9 @@ def test_who_may_only_look_is_offered_nothing_else(service: Service, visit: Any)
     navigation = page.get_by_role("navigation")
     expect(navigation.get_by_role("link")).to_have_text(["Home", "Runs", "Files", "System"])
     expect(page.get_by_role("link", name="demo").first).to_be_visible()
-    offered = ("Train the demo", "Cancel", "New run", "Pause", "Duplicate", "Edit tags", "Delete", "Chat")
-    for path in ("/", "/runs", f"/runs/{run}", f"/pipelines/{made['id']}"):
+    offered: tuple[str, ...] = ("Train the demo", "Cancel", "New run", "New pipeline", "Start", "Add notes")
+    offered += ("Pause", "Duplicate", "Edit tags", "Delete", "Chat")
+    for path in ("/", "/runs", f"/runs/{run}", "/pipelines/new", f"/pipelines/{made['id']}"):
         page = visitor.open(path)
         page.get_by_role("button", name="Sign out").wait_for()
         visitor.loaded()

@@ -13,6 +13,7 @@ import { Button, LinkButton, Page } from "./ui/basics";
 const ChatPage = lazy(async () => ({ default: (await import("./pages/Chat")).ChatPage }));
 const ComparePage = lazy(async () => ({ default: (await import("./pages/Compare")).ComparePage }));
 const FilesPage = lazy(async () => ({ default: (await import("./pages/Files")).FilesPage }));
+const NewPipelinePage = lazy(async () => ({ default: (await import("./pages/NewPipeline")).NewPipelinePage }));
 const NewRunPage = lazy(async () => ({ default: (await import("./pages/NewRun")).NewRunPage }));
 const PipelinePage = lazy(async () => ({ default: (await import("./pages/Pipeline")).PipelinePage }));
 const RunPage = lazy(async () => ({ default: (await import("./pages/Run")).RunPage }));
@@ -103,6 +104,7 @@ function page(parts: string[], query: URLSearchParams): ReactNode {
   if (room === "runs" && id === "new") return <NewRunPage query={query} />;
   if (room === "runs") return id ? <RunPage runId={id} /> : <RunsPage />;
   if (room === "compare") return <ComparePage query={query} />;
+  if (room === "pipelines" && id === "new") return <NewPipelinePage query={query} />;
   if (room === "pipelines" && id) return <PipelinePage pipelineId={id} />;
   if (room === "system") return <SystemPage />;
   if (room === "files") return <FilesPage />;

@@ -39,6 +39,15 @@ def test_a_shipped_pipeline_is_taken_by_its_name(service: Service, name: str) ->
     ]
 
 
+def test_what_ships_is_listed_with_steps_that_can_be_sent_back(service: Service) -> None:
+    listed = service.client.get("/pipelines/presets").json()["items"]
+    assert {item["name"] for item in listed} == set(presets.files())
+    (demo,) = (item for item in listed if item["name"] == "demo")
+    assert [step["stage"] for step in demo["steps"]] == ["tokenizer", "base", "sft", "chat_eval"]
+    answer = service.client.post("/pipelines", json={"name": "again", "steps": demo["steps"]})
+    assert answer.status_code == 201, answer.text
+
+
 @pytest.mark.parametrize("name", ["full-demo", "speedrun"])
 def test_every_model_is_measured_and_none_waits_for_a_measurement(service: Service, name: str) -> None:
     del service

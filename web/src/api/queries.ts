@@ -2,7 +2,9 @@
  *  polling is the fallback for when the websocket is away. */
 import { useInfiniteQuery, useMutation, useQueries, useQuery, useQueryClient } from "@tanstack/react-query";
 import { api, getJson, unwrap } from "./client";
-import type { Model, Pipeline, PlanCreate, Run, RunCreate, RunState, TrainerEvent } from "./types";
+import { t } from "../texts";
+import { Problem } from "./problems";
+import type { Model, Pipeline, PipelineCreate, PlanCreate, Run, RunCreate, RunState, TrainerEvent } from "./types";
 import { hasEnded } from "./types";
 
 const SLOW_MS = 15_000;
@@ -47,6 +49,11 @@ export function usePipeline(pipelineId: string) {
     queryFn: () => unwrap(api.GET("/pipelines/{pipeline_id}", { params: { path: { pipeline_id: pipelineId } } })),
     refetchInterval: ({ state }) => (state.data && hasEnded(state.data.state) ? false : FAST_MS),
   });
+}
+
+/** The pipelines that ship, with their steps. */
+export function usePipelinePresets() {
+  return useQuery({ queryKey: ["pipeline presets"], queryFn: () => unwrap(api.GET("/pipelines/presets")), staleTime: Infinity });
 }
 
 export function useStages() {
@@ -308,11 +315,31 @@ export function useStartExport(checkpoint_id: string) {
   });
 }
 
+/** Somebody else has changed the same field since; `now` is the run with what they wrote. */
+export class ChangedElsewhere extends Problem {
+  constructor(readonly now: Run) {
+    super(412, "version_mismatch", t.run.changedElsewhere);
+  }
+}
+
+type Change = { tags?: string[]; notes?: string };
+
+/** `run`: as it was when the change was begun. */
 export function usePatchRun() {
   const client = useQueryClient();
   return useMutation({
-    mutationFn: ({ run_id, ...body }: { run_id: string; tags?: string[]; notes?: string }) =>
-      unwrap(api.PATCH("/runs/{run_id}", { params: { path: { run_id } }, body })),
+    mutationFn: async ({ run, ...body }: { run: Run } & Change) => {
+      for (let now = run; ; now = await getRun(run.id)) {
+        if (Object.keys(body).some((key) => String(now[key as keyof Change]) !== String(run[key as keyof Change]))) throw new ChangedElsewhere(now);
+        const params = { path: { run_id: run.id }, header: { "If-Match": `"${now.version}"` } };
+        try {
+          return await unwrap(api.PATCH("/runs/{run_id}", { params, body }));
+        } catch (error) {
+          // a version also counts what the run itself does, which is no reason to refuse: look again
+          if (!(error instanceof Problem && error.status === 412)) throw error;
+        }
+      }
+    },
     onSuccess: (run) => {
       client.setQueryData(["run", run.id], run);
       void client.invalidateQueries({ queryKey: ["runs"] });
@@ -346,10 +373,10 @@ export function useCreateRun(then: (run: Run) => void) {
   });
 }
 
-export function useTrainDemo(then: (made: Pipeline) => void) {
+export function useCreatePipeline(then: (made: Pipeline) => void) {
   const client = useQueryClient();
   return useMutation({
-    mutationFn: () => unwrap(api.POST("/pipelines", { body: { preset: "demo" } as never })),
+    mutationFn: (body: Partial<PipelineCreate>) => unwrap(api.POST("/pipelines", { body: body as PipelineCreate })),
     onSuccess: (made) => {
       then(made);
       void client.invalidateQueries();

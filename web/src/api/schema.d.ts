@@ -752,6 +752,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/pipelines/presets": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Presets
+         * @description The pipelines that ship: POST /pipelines takes one by its name, or its steps, changed.
+         */
+        get: operations["list_presets_pipelines_presets_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/pipelines/{pipeline_id}": {
         parameters: {
             query?: never;
@@ -2818,6 +2838,13 @@ export interface components {
             /** Next Cursor */
             next_cursor?: string | null;
         };
+        /** Page[PipelinePreset] */
+        Page_PipelinePreset_: {
+            /** Items */
+            items: components["schemas"]["PipelinePreset"][];
+            /** Next Cursor */
+            next_cursor?: string | null;
+        };
         /** Page[Pipeline] */
         Page_Pipeline_: {
             /** Items */
@@ -2907,6 +2934,16 @@ export interface components {
              * Steps
              * @default []
              */
+            steps: components["schemas"]["PipelineStep"][];
+        };
+        /** PipelinePreset */
+        PipelinePreset: {
+            /**
+             * Name
+             * @description What POST /pipelines takes as `preset`.
+             */
+            name: string;
+            /** Steps */
             steps: components["schemas"]["PipelineStep"][];
         };
         /** PipelineStep */
@@ -5450,6 +5487,35 @@ export interface operations {
                 };
                 content: {
                     "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Any other error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    list_presets_pipelines_presets_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_PipelinePreset_"];
                 };
             };
             /** @description Any other error */

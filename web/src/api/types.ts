@@ -8,6 +8,7 @@ export type RunCreate = Schemas["RunCreate"];
 export type Attempt = Schemas["Attempt"];
 export type Blocked = Schemas["Blocked"];
 export type Pipeline = Schemas["Pipeline"];
+export type PipelineCreate = Schemas["PipelineCreate"];
 export type PlanCreate = Schemas["PlanCreate"];
 export type Plan = Schemas["Plan"];
 export type StageView = Schemas["StageView"];

@@ -1,7 +1,7 @@
 /** The first minute: an empty service explains itself and offers one button; later, what is going on. */
 import type { Pipeline } from "../api/types";
 import { isLive } from "../api/types";
-import { usePipelines, useRuns, useSystem, useTrainDemo } from "../api/queries";
+import { useCreatePipeline, usePipelines, useRuns, useSystem } from "../api/queries";
 import { may } from "../api/session";
 import { ago } from "../lib/format";
 import { Link, navigate } from "../router";
@@ -22,7 +22,14 @@ export function HomePage() {
   const single = (runs.data?.items ?? []).filter((run) => !run.pipeline);
   if (known.length === 0 && single.length === 0) return <Welcome />;
   return (
-    <Page title={t.app.home} tools={may("submit") && <TrainDemo look="quiet" />}>
+    <Page title={t.app.home} tools={
+        may("submit") && (
+          <>
+            <TrainDemo look="quiet" />
+            <LinkButton to="/pipelines/new">{t.pipeline.create}</LinkButton>
+          </>
+        )
+      }>
       <NoWorker />
       <OpenAlerts />
       {known.slice(0, 5).map((pipeline) => (
@@ -43,8 +50,11 @@ function Welcome() {
       <h1 className="text-3xl sm:text-4xl">{t.home.title}</h1>
       <p className="text-base text-soft">{t.home.explain}</p>
       {may("submit") && (
-        <div>
+        <div className="flex flex-wrap items-start gap-3">
           <TrainDemo look="primary" />
+          <LinkButton to="/pipelines/new" className="px-5 py-2.5 text-base">
+            {t.pipeline.create}
+          </LinkButton>
         </div>
       )}
       <NoWorker />
@@ -53,10 +63,10 @@ function Welcome() {
 }
 
 function TrainDemo({ look }: { look: "primary" | "quiet" }) {
-  const train = useTrainDemo((made) => navigate(`/pipelines/${made.id}`));
+  const train = useCreatePipeline((made) => navigate(`/pipelines/${made.id}`));
   return (
     <div className="flex flex-col items-start gap-2">
-      <Button look={look} className={look === "primary" ? "px-5 py-2.5 text-base" : ""} disabled={train.isPending} onClick={() => train.mutate()}>
+      <Button look={look} className={look === "primary" ? "px-5 py-2.5 text-base" : ""} disabled={train.isPending} onClick={() => train.mutate({ preset: "demo" })}>
         {train.isPending ? t.home.starting : t.home.train}
       </Button>
       {train.error && <Failure error={train.error} />}

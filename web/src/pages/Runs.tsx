@@ -58,9 +58,12 @@ export function RunsPage() {
             {t.runs.compare(chosen.size)}
           </Button>
           {may("submit") && (
-            <LinkButton look="primary" to="/runs/new">
-              {t.runs.create}
-            </LinkButton>
+            <>
+              <LinkButton to="/pipelines/new">{t.pipeline.create}</LinkButton>
+              <LinkButton look="primary" to="/runs/new">
+                {t.runs.create}
+              </LinkButton>
+            </>
           )}
         </>
       }

@@ -1,5 +1,5 @@
-/** The runs of a pipeline as a graph: what starts from what, and where it is, at a glance. */
-import { useMemo } from "react";
+/** The steps of a pipeline as a graph: what starts from what, and where it is, at a glance. */
+import { type ReactNode, useMemo } from "react";
 import type { Run } from "../../api/types";
 import { hasEnded, isLive } from "../../api/types";
 import { duration, number, percent, seconds } from "../../lib/format";
@@ -17,12 +17,17 @@ const TONES: Partial<Record<Run["state"], string>> = { succeeded: "bg-good", fai
 const STEP_PX = 185;
 
 export function StepStrip({ runs, quiet = false }: { runs: Run[]; quiet?: boolean }) {
-  // only what starts from what decides on the places
-  const shape = runs.map(({ id, parent }) => `${id}<${parent ?? ""}`).join();
-  // eslint-disable-next-line react-hooks/exhaustive-deps
-  const graph = useMemo(() => layout(runs), [shape]);
-  const wide = useMedia(`(min-width: ${graph.columns * STEP_PX}px)`);
   const names = new Map(runs.map((run) => [run.id, stageOf(run)]));
+  return <StepGraph steps={runs}>{(run) => <Step run={run} quiet={quiet} after={names.get(run.parent ?? "")} />}</StepGraph>;
+}
+
+/** Steps where they stand: with room for it each below and after what it starts from, else a list. */
+export function StepGraph<S extends { id: string; parent?: string | null }>({ steps, children }: { steps: readonly S[]; children: (step: S) => ReactNode }) {
+  // only what starts from what decides on the places
+  const shape = steps.map(({ id, parent }) => `${id}<${parent ?? ""}`).join();
+  // eslint-disable-next-line react-hooks/exhaustive-deps
+  const graph = useMemo(() => layout(steps), [shape]);
+  const wide = useMedia(`(min-width: ${graph.columns * STEP_PX}px)`);
   const place = (id: string) => {
     const { column, row } = graph.places.get(id) ?? { column: 0, row: 0 };
     return { gridColumn: column + 1, gridRow: row + 1 };
@@ -35,9 +40,9 @@ export function StepStrip({ runs, quiet = false }: { runs: Run[]; quiet?: boolea
         className={`relative ${wide ? "grid auto-rows-fr" : "flex flex-col gap-1"}`}
         style={wide ? { gridTemplateColumns: `repeat(${graph.columns}, minmax(0, 1fr))` } : undefined}
       >
-        {runs.map((run) => (
-          <li key={run.id} className={wide ? "mx-2.5 my-1.5 min-w-0 rounded-md border border-line bg-card" : "min-w-0"} style={wide ? place(run.id) : undefined}>
-            <Step run={run} quiet={quiet} after={names.get(run.parent ?? "")} />
+        {steps.map((step) => (
+          <li key={step.id} className={wide ? "mx-2.5 my-1.5 min-w-0 rounded-md border border-line bg-card" : "min-w-0"} style={wide ? place(step.id) : undefined}>
+            {children(step)}
           </li>
         ))}
       </ol>

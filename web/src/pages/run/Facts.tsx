@@ -9,6 +9,7 @@ import { Link, navigate } from "../../router";
 import { t } from "../../texts";
 import { Bar, Button, Card, Fact, Failure, LinkButton } from "../../ui/basics";
 import { useNow } from "../../ui/useNow";
+import { Notes } from "./Notes";
 import { Tags } from "./Tags";
 
 export function Actions({ run }: { run: Run }) {
@@ -67,7 +68,7 @@ function Relations({ run }: { run: Run }) {
     run.retry_of && { label: t.run.retryOf, to: `/runs/${run.retry_of}`, text: run.retry_of },
   ].filter((link) => typeof link === "object" && link !== null);
   return (
-    <div className="mt-3 flex flex-wrap items-center gap-x-5 gap-y-1 border-t border-line pt-3 text-xs text-soft">
+    <div className="mt-3 flex flex-wrap items-center gap-x-5 gap-y-2 border-t border-line pt-3 text-xs text-soft">
       <span className="font-mono">{run.id}</span>
       {run.preset && (
         <span>
@@ -88,6 +89,7 @@ function Relations({ run }: { run: Run }) {
         </span>
       ))}
       <Tags run={run} />
+      <Notes run={run} />
     </div>
   );
 }

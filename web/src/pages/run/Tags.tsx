@@ -1,30 +1,36 @@
 /** A run's tags, and how they are changed. */
 import { type FormEvent, useState } from "react";
-import { usePatchRun } from "../../api/queries";
+import { ChangedElsewhere } from "../../api/queries";
 import { may } from "../../api/session";
 import type { Run } from "../../api/types";
 import { Link } from "../../router";
 import { t } from "../../texts";
 import { Button, Failure } from "../../ui/basics";
+import { useRunEdit } from "./useRunEdit";
 
 export function Tags({ run }: { run: Run }) {
-  const [text, setText] = useState<string | null>(null);
-  const patch = usePatchRun();
+  const [text, setText] = useState("");
+  const edit = useRunEdit(run);
   const save = (event: FormEvent) => {
     event.preventDefault();
-    const tags = [...new Set((text ?? "").split(",").map((tag) => tag.trim()).filter(Boolean))];
-    patch.mutate({ run_id: run.id, tags }, { onSuccess: () => setText(null) });
+    const tags = [...new Set(text.split(",").map((tag) => tag.trim()).filter(Boolean))];
+    edit.save({ tags });
   };
-  if (text !== null)
+  if (edit.begun)
     return (
       <form onSubmit={save} className="flex flex-wrap items-center gap-2">
         <input autoFocus aria-label={t.run.tags} placeholder={t.run.tags} className="field py-0.5" value={text} onChange={(event) => setText(event.target.value)} />
-        <Button type="submit" look="bare" disabled={patch.isPending}>
+        <Button type="submit" look="bare" disabled={edit.busy}>
           {t.run.save}
         </Button>
-        {patch.error && <Failure error={patch.error} />}
+        {edit.error && <Failure error={edit.error} />}
+        {edit.error instanceof ChangedElsewhere && <span>{edit.error.now.tags.join(", ")}</span>}
       </form>
     );
+  const begin = () => {
+    setText(run.tags.join(", "));
+    edit.begin();
+  };
   return (
     <span className="flex flex-wrap items-center gap-x-2 gap-y-1">
       {run.tags.map((tag) => (
@@ -33,7 +39,7 @@ export function Tags({ run }: { run: Run }) {
         </Link>
       ))}
       {may("operate") && (
-        <button type="button" className="text-accent underline-offset-2 hover:underline" onClick={() => setText(run.tags.join(", "))}>
+        <button type="button" className="text-accent underline-offset-2 hover:underline" onClick={begin}>
           {t.run.editTags}
         </button>
       )}
