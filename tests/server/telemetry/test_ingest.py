@@ -290,6 +290,30 @@ def test_the_log_is_searched_by_whole_lines(shipping: Shipping) -> None:
     ]
 
 
+def test_a_search_finds_the_offset_of_every_line_in_a_log_of_many_chunks(shipping: Shipping) -> None:
+    """Also of those that chunks and the pieces that are looked at cut, and of the last one, which has no end."""
+    lines = [f"{number} \N{EM DASH} {'x' * (number * 41 % 997)}" for number in range(1500)] + ["tail Needle"]
+    for number in (0, 700, 701, 1050, 1499):
+        lines[number] += " a NEEDLE"
+    data, sent = "\n".join(lines).encode(), 0
+    for size in (1, 50, 9_999, 100_000, 500_000, len(data)):
+        shipping.log(data[sent : sent + size], sent)
+        sent = min(len(data), sent + size)
+    url, found, after = f"/runs/{shipping.run_id}/logs", [], 0
+    while after < len(data):
+        page = shipping.get(url, q="needle", limit=2, after=after)
+        found += [(item["offset"], item["text"]) for item in page["items"]]
+        after = page["last"]
+    starts = [0]
+    for line in lines:
+        starts.append(starts[-1] + len(line.encode()) + 1)
+    assert found == [(starts[n], line) for n, line in enumerate(lines) if "eedle" in line or "NEEDLE" in line]
+    assert shipping.get(url, q="nowhere")["last"] == len(data)
+    for start in (starts[700], starts[1050], len(data) - 5):
+        text = shipping.get(url, after=start, limit=4000)["items"][0]["text"]
+        assert data[start : start + 3900].decode("utf-8", "ignore").startswith(text[:3000])
+
+
 def test_series_come_by_step_time_or_tokens(shipping: Shipping) -> None:
     shipping.events(
         {**metric(1, train__loss=3.0, train__tokens=100.0), "t": 10.0},

@@ -195,21 +195,34 @@ export function useFlopsPerToken(run: Run, wanted: boolean) {
   });
 }
 
-/** The end of the log as it is stored now. */
-export const getLogEnd = async (run_id: string) =>
-  (await unwrap(api.GET("/runs/{run_id}/logs", { params: { path: { run_id }, query: { limit: 1 } } }))).end;
+const getLogPage = (run_id: string, query: { after?: number; limit: number; q?: string }, signal?: AbortSignal) =>
+  unwrap(api.GET("/runs/{run_id}/logs", { params: { path: { run_id }, query }, signal: signal ?? null }));
 
-/** The log between two byte offsets. */
-export async function getLog(run_id: string, after: number, end: number): Promise<string> {
-  let text = "";
-  while (after < end) {
-    const query = { after, limit: Math.min(1024 * 1024, end - after) };
-    const page = await unwrap(api.GET("/runs/{run_id}/logs", { params: { path: { run_id }, query } }));
+/** Where the log begins and ends as it is stored now. */
+export async function getLogBounds(run_id: string): Promise<{ start: number; end: number }> {
+  const { first, end } = await getLogPage(run_id, { limit: 1 });
+  return { start: first, end };
+}
+
+/** The log between two byte offsets, and where it stopped: before a character that `end` would cut. */
+export async function getLog(run_id: string, after: number, end: number): Promise<{ text: string; last: number }> {
+  let [text, last] = ["", after];
+  while (last < end) {
+    const page = await getLogPage(run_id, { after: last, limit: Math.min(1024 * 1024, end - last) });
     text += page.items.map((chunk) => chunk.text).join("");
-    if (page.last <= after) break;
-    after = page.last;
+    if (page.last <= last) break;
+    last = page.last;
   }
-  return text;
+  return { text, last };
+}
+
+/** The most the service looks up at once. */
+const MOST_MATCHES = 1000;
+
+/** Where lines with a word begin, from byte `after` on, and up to where was looked. */
+export async function findInLog(run_id: string, word: string, after: number, signal: AbortSignal): Promise<{ found: number[]; last: number }> {
+  const { items, last } = await getLogPage(run_id, { q: word, after, limit: MOST_MATCHES }, signal);
+  return { found: items.map(({ offset }) => offset), last };
 }
 
 /** What a live run leaves behind is asked for again now and then: no frame announces it. */

@@ -1,5 +1,4 @@
 /** Where a word stands in a growing log: only lines that are new since the last look are read. */
-import type { LogBuffer } from "../live/logBuffer";
 import { plain } from "./ansi";
 
 /** The line has the word, written small; colours and what was written over do not count. */
@@ -9,6 +8,9 @@ export function has(line: string, word: string): boolean {
   return text.toLowerCase().includes(word);
 }
 
+/** Numbered lines, of which more come at both ends. */
+export type Lines = { readonly lines: readonly string[]; readonly base: number };
+
 export class LogSearch {
   /** Numbers of the lines that match, rising. */
   found: number[] = [];
@@ -16,7 +18,7 @@ export class LogSearch {
   private to = 0;
 
   constructor(
-    readonly log: LogBuffer,
+    readonly log: Lines,
     readonly word: string,
   ) {
     this.from = this.to = log.base;

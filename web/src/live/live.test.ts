@@ -127,13 +127,6 @@ test("a log that starts midway leaves out its broken first line", () => {
   expect(log.lines).toEqual(["whole"]);
 });
 
-test("a long log keeps its end and says how much is gone", () => {
-  const log = new LogBuffer(false, 3);
-  log.append("1\n2\n3\n4\n5\n");
-  expect(log.lines).toEqual(["3", "4", "5"]);
-  expect(log.base).toBe(2);
-});
-
 test("earlier pieces are put in front, and the line they were cut in is whole again", () => {
   const log = new LogBuffer(true);
   log.append("oken\nlast\n");

@@ -1,5 +1,4 @@
-/** The lines of a log, grown at its end by what is written and at its front by what is fetched; chunks may end
- *  anywhere. Keeps the newest `limit` lines. */
+/** Lines of a log, grown at the end and at the front by text whose pieces may end anywhere. */
 export class LogBuffer {
   lines: string[] = [];
   /** Number of the first line held; the first that came has number 0, earlier ones count down. */
@@ -11,10 +10,7 @@ export class LogBuffer {
   private head = ""; // the end of the line that the first chunk begins in
 
   /** `midway`: the first chunk starts inside a line, which is shown once its beginning is here. */
-  constructor(
-    midway = false,
-    private readonly limit = 1_000_000,
-  ) {
+  constructor(midway = false) {
     this.skip = midway;
   }
 
@@ -36,15 +32,17 @@ export class LogBuffer {
       else this.lines.push(part);
     });
     this.open = !ends;
-    const excess = this.lines.length - this.limit;
-    // a tenth more at a time: moving a million lines for each new one would show
-    if (excess > this.limit / 10) this.drop(excess);
     this.version += 1;
   }
 
   /** Text that ends where the first chunk began. `whole`: it begins where the log does. */
   prepend(text: string, whole: boolean): void {
     const all = text + this.head;
+    if (this.skip) {
+      // no line has begun yet: it is all one text
+      [this.head, this.skip] = ["", !whole];
+      return this.append(all);
+    }
     const start = whole ? 0 : all.indexOf("\n") + 1;
     this.head = all.slice(0, start);
     const parts = all.slice(start).split("\n");
@@ -52,10 +50,5 @@ export class LogBuffer {
     this.lines = parts.concat(this.lines);
     this.base -= parts.length;
     this.version += 1;
-  }
-
-  private drop(count: number): void {
-    this.lines.splice(0, count);
-    this.base += count;
   }
 }

@@ -1,22 +1,19 @@
 /** What a run says while it works: log, metrics and state, first from the store, then live. */
 import { useQueryClient } from "@tanstack/react-query";
 import { useEffect, useState } from "react";
-import { getLog, getLogEnd, getMetrics } from "../api/queries";
+import { getLog, getLogBounds, getMetrics } from "../api/queries";
 import type { MetricItem, Run } from "../api/types";
-import { LogBuffer } from "./logBuffer";
+import { LogWindow, PIECE_BYTES } from "./logWindow";
 import { SeriesStore } from "./seriesStore";
 import { type Frame, LiveConnection, type Status } from "./socket";
 
-/** Of a long log only this much of its end is fetched, and as much again whenever earlier lines are asked for. */
-const LOG_PIECE_BYTES = 1_000_000;
 /** New frames show within this time, and no more often: a trainer may write a thousand lines a second. */
 const PUBLISH_MS = 60;
 
 export type RunFeed = {
   status: Status;
-  log: LogBuffer;
-  /** Fetches the lines before the first one held; null when that is the first of all. */
-  earlier: (() => Promise<void>) | null;
+  /** Of a long log the end at first. */
+  log: LogWindow;
   metrics: SeriesStore;
   /** Changes whenever log or metrics did. */
   tick: number;
@@ -36,16 +33,25 @@ export function useRunFeed(runId: string): RunFeed {
 
     const publish = (change: Partial<RunFeed> = {}) => {
       current = { ...current, ...change, tick: current.tick + 1 };
-      timer ??= setTimeout(() => {
-        timer = undefined;
-        setFeed(current);
-      }, PUBLISH_MS);
+      timer ??= setTimeout(show, PUBLISH_MS);
+    };
+    const show = () => {
+      clearTimeout(timer);
+      timer = undefined;
+      setFeed(current);
+    };
+    /** Somebody waits for what was fetched. */
+    const fetched = () => {
+      if (gone) return;
+      publish();
+      show();
     };
 
     const receive = (message: Frame) => {
       const items = (message["items"] ?? []) as unknown[];
       if (message.op === "batch" && message.channel === "log")
-        for (const item of items as { text: string }[]) current.log.append(item.text);
+        current.log.receive(message["first"] as number, message["last"] as number, (items as { text: string }[]).map(({ text }) => text).join(""));
+      else if (message.op === "gap" && message.channel === "log") current.log.skip(message["to"] as number);
       else if (message.op === "batch" && message.channel === "metric")
         for (const item of items as MetricItem[]) {
           current.metrics.add(item);
@@ -62,31 +68,14 @@ export function useRunFeed(runId: string): RunFeed {
       publish();
     };
 
-    /** Bytes before `end` come in one piece, aligned by the buffer to whole lines. */
-    const earlierThan = (end: number): RunFeed["earlier"] => {
-      if (end === 0) return null;
-      let asked: Promise<void> | undefined;
-      return () =>
-        (asked ??= (async () => {
-          const from = Math.max(0, end - LOG_PIECE_BYTES);
-          const text = await getLog(runId, from, end);
-          if (gone) return;
-          current.log.prepend(text, from === 0);
-          publish({ earlier: earlierThan(from) });
-        })().finally(() => (asked = undefined)));
-    };
-
     const start = async () => {
-      const [metrics, end] = await Promise.all([
-        getMetrics(runId),
-        getLogEnd(runId),
-      ]);
+      const [metrics, bounds] = await Promise.all([getMetrics(runId), getLogBounds(runId)]);
       if (gone) return;
-      const after = Math.max(0, end - LOG_PIECE_BYTES);
+      const after = Math.max(bounds.start, bounds.end - PIECE_BYTES);
+      const read = (from: number, to: number) => getLog(runId, from, to);
       publish({
         metrics: new SeriesStore(metrics.series),
-        log: new LogBuffer(after > 0),
-        earlier: earlierThan(after),
+        log: new LogWindow(read, fetched, bounds.start, after),
         loaded: true,
       });
       connection = new LiveConnection({
@@ -124,6 +113,8 @@ function advanced(run: Run, { step, values }: MetricItem): Run {
   return { ...run, step: step ?? run.step ?? null, summary: { ...run.summary, ...Object.fromEntries(known) } };
 }
 
+const NO_LOG = new LogWindow(() => Promise.resolve({ text: "", last: 0 }), () => undefined);
+
 function empty(): RunFeed {
-  return { status: "connecting", log: new LogBuffer(), earlier: null, metrics: new SeriesStore(), tick: 0, loaded: false };
+  return { status: "connecting", log: NO_LOG, metrics: new SeriesStore(), tick: 0, loaded: false };
 }
