@@ -291,7 +291,7 @@ def test_the_log_is_searched_by_whole_lines(shipping: Shipping) -> None:
 
 
 def test_a_search_finds_the_offset_of_every_line_in_a_log_of_many_chunks(shipping: Shipping) -> None:
-    """Also of those that chunks and the pieces that are looked at cut, and of the last one, which has no end."""
+    """Also of those that chunks and pieces cut, and of the last one, which has no end."""
     lines = [f"{number} \N{EM DASH} {'x' * (number * 41 % 997)}" for number in range(1500)] + ["tail Needle"]
     for number in (0, 700, 701, 1050, 1499):
         lines[number] += " a NEEDLE"

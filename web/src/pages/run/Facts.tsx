@@ -43,7 +43,9 @@ export function Facts({ run }: { run: Run }) {
       )}
       <dl className="grid grid-cols-2 gap-x-6 gap-y-3 sm:grid-cols-4 lg:grid-cols-8">
         <Fact label={t.runs.stage}>{run.stage}</Fact>
-        <Fact label={t.run.step}>{steps(run)}</Fact>
+        <Fact label={t.run.step} title={steps(run)}>
+          {steps(run)}
+        </Fact>
         {live ? (
           <Fact label={t.run.eta}>{duration(secondsLeft(run))}</Fact>
         ) : (
