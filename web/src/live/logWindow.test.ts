@@ -6,6 +6,12 @@ class Service {
   asked: [number, number][] = [];
   broken = false;
   constructor(public bytes: Uint8Array) {}
+  write(text: string) {
+    const [before, more] = [this.bytes, new TextEncoder().encode(text)];
+    this.bytes = new Uint8Array(before.length + more.length);
+    this.bytes.set(before);
+    this.bytes.set(more, before.length);
+  }
   read = async (after: number, end: number) => {
     this.asked.push([after, end]);
     if (this.broken) throw new TypeError("Failed to fetch");
@@ -90,8 +96,7 @@ test("opened anywhere, in a line or a character, its lines are whole", async () 
 test("what is written while its end is not held is fetched on the way back", async () => {
   const log = make();
   await log.open(20_000, false);
-  const more = new TextEncoder().encode("fresh one\nfresh two\n");
-  service.bytes = new Uint8Array([...TEXT, ...more]);
+  service.write("fresh one\nfresh two\n");
   log.receive(TEXT.length, service.bytes.length, "fresh one\nfresh two\n");
   expect(log.lines).not.toContain("fresh one");
   while (await log.toEnd()) expect(service.asked.length).toBeLessThan(20);
@@ -104,7 +109,7 @@ test("who follows for days is opened anew at the end", async () => {
   const log = make(100);
   const before = log.opened;
   for (let n = 0; n < 100; n += 1) {
-    service.bytes = new Uint8Array([...service.bytes, ...new TextEncoder().encode(`n ${n}\n`)]);
+    service.write(`n ${n}\n`);
     log.receive(log.end, service.bytes.length, `n ${n}\n`);
     await log.toEnd();
     expect(log.lines.at(-1)).toBe(`n ${n}`);

@@ -116,7 +116,9 @@ export function LogView({ feed, runId, height, compact = false }: Props) {
     const element = box.current;
     if (!element) return;
     setTop(element.scrollTop);
-    reading.current = { ...drawnOf, px: element.scrollTop * gear };
+    // where a scroll bar stands is rounded: what only follows from that would add up
+    const px = element.scrollTop * gear;
+    if (Math.abs(px - reading.current.px) > gear) reading.current = { ...drawnOf, px };
     const atEnd = element.scrollHeight - element.scrollTop - element.clientHeight < ROW_PX * 2;
     if (atEnd !== follow) setFollow(atEnd);
   };
