@@ -1,4 +1,4 @@
-import{B as e,Ct as t,Ft as n,H as r,Mt as i,Nt as a,Pt as o,R as s,V as c,X as l,g as u,h as d,lt as f,m as p,x as m}from"./index-BRLvF8_8.js";import{n as h,t as g}from"./ResultTable-CoGZUjL8.js";var _=n(o(),1),v=class{limit;lines=[];base=0;version=0;open=!1;skip;head=``;constructor(e=!1,t=1e6){this.limit=t,this.skip=e}append(e){let t=e;if(this.skip){let e=t.indexOf(`
+import{B as e,Ct as t,Ft as n,H as r,Mt as i,Nt as a,Pt as o,R as s,V as c,X as l,g as u,h as d,lt as f,m as p,x as m}from"./index-dpm2iDa4.js";import{n as h,t as g}from"./ResultTable-7CuZmXMG.js";var _=n(o(),1),v=class{limit;lines=[];base=0;version=0;open=!1;skip;head=``;constructor(e=!1,t=1e6){this.limit=t,this.skip=e}append(e){let t=e;if(this.skip){let e=t.indexOf(`
 `);if(this.head+=e<0?t:t.slice(0,e+1),e<0)return;t=t.slice(e+1),this.skip=!1}if(!t)return;let n=t.split(`
 `),r=n.at(-1)===``;r&&n.pop(),n.forEach((e,t)=>{t===0&&this.open?this.lines[this.lines.length-1]+=e:this.lines.push(e)}),this.open=!r;let i=this.lines.length-this.limit;i>this.limit/10&&this.drop(i),this.version+=1}prepend(e,t){let n=e+this.head,r=t?0:n.indexOf(`
 `)+1;this.head=n.slice(0,r);let i=n.slice(r).split(`
