@@ -179,6 +179,8 @@ def _bounded(value: Any, where: str) -> Any:
         raise PresetError(f"{where}: a number beyond {MAX_NUMBER:.0e}")
     if isinstance(value, str) and _SURROGATE.search(value):
         raise PresetError(f"{where}: half a character (a lone surrogate), which no file can hold")
+    if isinstance(value, str) and "\0" in value:
+        raise PresetError(f"{where}: a NUL character, which no argument of a program can hold")
     return value
 
 

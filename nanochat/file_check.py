@@ -46,6 +46,7 @@ def check(kind: str, name: str, file: Path) -> int | None:
 
 def _conversations(name: str, file: Path) -> int:
     from nanochat.chat import turns
+    from nanochat.sources.folder import encodable
     from nanochat.tasks.conversations import messages
     from nanochat.tasks.datasets import parsed
 
@@ -54,7 +55,7 @@ def _conversations(name: str, file: Path) -> int:
         where = f"{name}, line {number}"
         for _, parts in turns(messages(parsed(line, Path(name), number), where)):
             for _, text in parts:
-                _encodable(text, where)
+                encodable(text, where)
         count += 1
     if not count:
         raise DataError(f"{name} holds no conversation")
@@ -71,7 +72,7 @@ def _texts(name: str, file: Path) -> int:
             text = text_of(line.decode("utf-8-sig"), where)
         except UnicodeDecodeError:
             raise DataError(f"{where}: not UTF-8") from None
-        count += bool(_encodable(text, where).strip())
+        count += bool(text.strip())
     return _some(name, count)
 
 
@@ -161,14 +162,6 @@ def _lines(name: str, file: Path) -> Iterator[tuple[int, bytes]]:
                 raise DataError(f"{name}, line {number}: longer than {LONGEST_LINE_BYTES >> 20} MiB")
             if line.strip():
                 yield number, line
-
-
-def _encodable(text: str, where: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise DataError(f"{where}: half of a character (a lone surrogate): no tokenizer takes it") from None
-    return text
 
 
 def _some(name: str, count: int) -> int:

@@ -195,6 +195,8 @@ class Member(Base):
     beat_at: Mapped[datetime | None]
     reason: Mapped[str | None] = mapped_column(String(32))
     message: Mapped[str | None] = mapped_column(Text)
+    log_acked: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    """Bytes of its own log that are stored, as lines of the run's."""
 
 
 class LogChunk(Base):

@@ -105,6 +105,7 @@ POLICY: Mapping[str, frozenset[Scope]] = {
     "POST /internal/attempts/{attempt_id}/gather": WORKER,
     "POST /internal/members/{member_id}/join": WORKER,
     "POST /internal/members/{member_id}/beat": WORKER,
+    "PUT /internal/members/{member_id}/log": WORKER,
     "POST /internal/members/{member_id}/finish": WORKER,
     "POST /internal/attempts/{attempt_id}/beat": WORKER,
     "POST /internal/attempts/{attempt_id}/finish": WORKER,

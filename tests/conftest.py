@@ -49,8 +49,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _environment() -> Iterator[None]:
-    yield from services.clean_environment()
+def _environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What every test inherits. The engine's C is compiled once for all, not for each base directory."""
+    place = tmp_path_factory.getbasetemp()
+    shared = place.parent if "PYTEST_XDIST_WORKER" in os.environ else place
+    for _ in services.clean_environment():
+        os.environ["NANOCHAT_KERNEL_DIR"] = str(shared / "kernels")
+        yield
+        del os.environ["NANOCHAT_KERNEL_DIR"]
 
 
 @pytest.fixture(scope="session")

@@ -100,6 +100,11 @@ class Api:
         answer = self._send(method, f"/attempts/{attempt_id}/{kind}", data, params)
         return Acked.model_validate_json(answer.content).acked
 
+    def ship_node(self, member_id: str, offset: int, data: bytes) -> int:
+        """Send lines of a further node's log; returns how many bytes the server holds now."""
+        answer = self._send("PUT", f"/members/{member_id}/log", data, {"offset": offset})
+        return Acked.model_validate_json(answer.content).acked
+
     def _call(self, kind: type[Answer], method: str, path: str, body: BaseModel | None) -> Answer:
         return kind.model_validate_json(self._send(method, path, body).content)
 

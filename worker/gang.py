@@ -1,8 +1,8 @@
 """Runs over several nodes, the worker's side: node 0 gathers the others, and each of them is run here.
 
 Node 0 is an ordinary job (worker/jobs.py) that asks, before its trainer starts, whether all are there. The
-others hold their GPUs, renew a lease of their own and do what they are told: wait, run, stop. They ship no
-log: what they print stays in their attempt's directory, and its end goes with their report.
+others hold their GPUs, renew a lease of their own and do what they are told: wait, run, stop. What they print
+joins the run's log, line by line.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from worker.launch import Meeting, start
 from worker.locks import Busy, Locks
 from worker.outcome import Exit, outcome
 from worker.settings import WorkerSettings
+from worker.ship import NodeShipper
 
 log = logging.getLogger(__name__)
 #: what the ids of further nodes begin with
@@ -35,6 +36,8 @@ MEMBER = "m"
 GATHER_S = 60.0
 #: for ranks that wait for one that is gone: they cannot save any more
 BROKEN_S = 3.0
+#: for the last lines of a node to be stored
+LAST_LINES_S = 10.0
 POLL_S = 0.1
 
 
@@ -149,8 +152,11 @@ class _Node:
         meeting = Meeting(self._told.endpoint, address(self._settings))
         process, directory = start(claim, base, self._host, meeting)
         self._guard.trainer(process.pid)
+        shipper = NodeShipper(self._api, claim.attempt_id, directory)
+        shipper.start()
         asked = self._supervise(process)
         self.kill()
+        self._ship_the_rest(shipper)
         self.report(outcome(directory, Exit(process.returncode, asked=asked or self._guard.fired), 0))
 
     def _supervise(self, process: subprocess.Popen[bytes]) -> bool:
@@ -166,6 +172,16 @@ class _Node:
                 self.kill()
             time.sleep(POLL_S)
         return kill_at != float("inf")
+
+    def _ship_the_rest(self, shipper: NodeShipper) -> None:
+        """Before the report, after which nothing more is taken; the others wait for that."""
+        shipper.finish()
+        give_up_at = time.monotonic() + LAST_LINES_S
+        while shipper.is_alive():
+            self._ask()
+            shipper.join(0.1)
+            if time.monotonic() > give_up_at or self._leave():
+                shipper.abandon()  # the file stays
 
     def _ask(self) -> Gathered:
         """What is wanted; asked again when it is time. A server that is away changes nothing."""

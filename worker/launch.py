@@ -24,7 +24,7 @@ JOIN_S = 600
 ALLOWED = (
     "PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "TZ", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "CUDA_HOME",
     "GLIBC_TUNABLES",
-    "NANOCHAT_DTYPE", "NANOCHAT_COMPILE", "NANOCHAT_UP",
+    "NANOCHAT_DTYPE", "NANOCHAT_COMPILE", "NANOCHAT_KERNEL_DIR", "NANOCHAT_UP",
     "SSL_CERT_FILE", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY",
 )  # fmt: skip
 #: its ranks meet on loopback; torchrun would ask what the host's name leads to, and many a name leads nowhere

@@ -68,7 +68,7 @@ class WorkerSettings(BaseSettings):
     @classmethod
     def names(cls) -> frozenset[str]:
         """The variables of the environment with our prefix that a worker reads or hands to trainers."""
-        handed_on = {"NANOCHAT_DTYPE", "NANOCHAT_COMPILE"}
+        handed_on = {"NANOCHAT_DTYPE", "NANOCHAT_COMPILE", "NANOCHAT_KERNEL_DIR"}
         return frozenset({f"NANOCHAT_{field.upper()}" for field in cls.model_fields} | handed_on)
 
     def token(self) -> str:

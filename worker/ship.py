@@ -22,16 +22,22 @@ class _File:
     kind: str
     path: Path
     acked: int
+    by_line: bool
 
-    def pending(self) -> bytes:
-        """Bytes to send next; of events whole lines, unless one is longer than a chunk."""
+    def pending(self, grows: bool) -> bytes:
+        """Bytes to send next; `by_line` whole lines, unless one is longer than a chunk.
+
+        A last line without an end is sent when the file does not grow any more; of events never, as half of
+        one is none.
+        """
         try:
             with self.path.open("rb") as file:
                 file.seek(self.acked)
                 data = file.read(CHUNK_BYTES)
         except FileNotFoundError:
             return b""
-        if self.kind == "log" or (len(data) == CHUNK_BYTES and b"\n" not in data):
+        last = self.kind == "log" and not grows and len(data) < CHUNK_BYTES
+        if not self.by_line or last or (len(data) == CHUNK_BYTES and b"\n" not in data):
             return data
         return data[: data.rfind(b"\n") + 1]
 
@@ -55,8 +61,8 @@ class Shipper(threading.Thread):
         super().__init__(name=f"ship-{attempt_id}", daemon=True)
         self._api, self._attempt_id, self._fence, self._heir = api, attempt_id, fence, heir
         self._files = [
-            _File("events", directory / "events.jsonl", events_acked),
-            _File("log", directory / "run.log", log_acked),
+            _File("events", directory / "events.jsonl", events_acked, by_line=True),
+            _File("log", directory / "run.log", log_acked, by_line=False),
         ]
         self._finish = threading.Event()
         self._abandon = threading.Event()
@@ -77,7 +83,7 @@ class Shipper(threading.Thread):
         while not self.fenced.is_set() and not self._abandon.is_set():
             finishing = self._finish.is_set()  # read before the files: what was written before is shipped
             try:
-                moved = sum(self._ship(file) for file in self._files) > 0  # all of them, not only the first
+                moved = sum(self._ship(file, not finishing) for file in self._files) > 0  # each of them
                 pause_s = IDLE_S
             except Away:
                 pause_s = min(pause_s * 2, 5.0)
@@ -95,12 +101,12 @@ class Shipper(threading.Thread):
                     return
                 self._finish.wait(IDLE_S)
 
-    def _ship(self, file: _File) -> bool:
-        data = file.pending()
+    def _ship(self, file: _File, grows: bool) -> bool:
+        data = file.pending(grows)
         if not data:
             return False
         try:
-            acked = self._api.ship(self._attempt_id, self._fence, file.kind, file.acked, data, self._heir)
+            acked = self._send(file, data)
         except Refused as refused:
             if refused.code != "offset_gap" or not isinstance(refused.nearest, int):
                 raise
@@ -108,3 +114,17 @@ class Shipper(threading.Thread):
         moved = acked != file.acked
         file.acked = acked
         return moved
+
+    def _send(self, file: _File, data: bytes) -> int:
+        return self._api.ship(self._attempt_id, self._fence, file.kind, file.acked, data, self._heir)
+
+
+class NodeShipper(Shipper):
+    """Ships what a further node prints, line by line, because it joins the log of the run."""
+
+    def __init__(self, api: Api, member_id: str, directory: Path) -> None:
+        super().__init__(api, member_id, 0, directory)
+        self._files = [_File("log", directory / "run.log", 0, by_line=True)]
+
+    def _send(self, file: _File, data: bytes) -> int:
+        return self._api.ship_node(self._attempt_id, file.acked, data)

@@ -61,6 +61,15 @@ def text_of(line: str | bytes, where: str) -> str:
         text = None
     if not isinstance(text, str):
         raise DataError(f'{where}: expected a JSON object with a string under "text"')
+    return encodable(text, where)
+
+
+def encodable(text: str, where: str) -> str:
+    """The text itself. Raises DataError when it has no bytes, which JSON's escapes make possible."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{where}: half of a character (a lone surrogate): no tokenizer takes it") from None
     return text
 
 

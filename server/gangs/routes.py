@@ -5,11 +5,13 @@ from __future__ import annotations
 from fastapi import APIRouter, Depends, Request
 from sqlalchemy import select
 
-from nanochat_client.types import Claim, ClaimRequest, Finish, Gathered, Gathering
+from nanochat_client.types import Acked, Claim, ClaimRequest, Finish, Gathered, Gathering
 from server.deps import ServicesDep, Write
 from server.gangs import service
 from server.ids import is_id
 from server.models import Member, Worker
+from server.runs.changes import announce
+from server.telemetry.internal import Offset, body_of
 from server.tokens import WorkerOnly
 from server.workers.binding import Foreign, OwnAttempt, key_of
 
@@ -38,6 +40,16 @@ async def join(member_id: str, body: ClaimRequest, session: Write, services: Ser
 async def beat(member_id: str, session: Write) -> Gathered:
     """Renew a member's lease: wait, run or stop."""
     return await service.beat(session, member_id)
+
+
+@router.put("/members/{member_id}/log", dependencies=[Own])
+async def put_log(member_id: str, offset: Offset, request: Request, services: ServicesDep) -> Acked:
+    """Bytes of a member's run.log that start at `offset`: whole lines, which join the log of the run."""
+    data = await body_of(request)
+    async with services.db.write() as session:
+        acked, run_id = await service.store_log(session, member_id, offset, data)
+        announce(session, services.hub, run_id)
+    return Acked(acked=acked)
 
 
 @router.post("/members/{member_id}/finish", status_code=204, dependencies=[Own])

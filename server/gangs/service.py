@@ -23,7 +23,9 @@ from server.attempts.inputs import filled
 from server.attempts.repository import fenced
 from server.gangs import repository
 from server.models import Attempt, Run, now
+from server.problems import Conflict
 from server.runs.states import LIVE, QUEUED, STARTING
+from server.telemetry import ingest
 from server.workers import repository as workers
 
 #: what node 0 says when another node has died: its ranks only notice that somebody is gone
@@ -62,7 +64,7 @@ async def join(session: AsyncSession, member_id: str, worker_id: str, lease_s: f
         node=member.node,
         desired=Desired.RUN,
         lease_s=lease_s,
-        log_acked=0,
+        log_acked=member.log_acked,
         events_acked=0,
     )
 
@@ -102,6 +104,18 @@ async def beat(session: AsyncSession, member_id: str) -> Gathered:
     if attempt.endpoint is None:
         return Gathered(go="wait")
     return Gathered(go="run", endpoint=attempt.endpoint, resume_from=attempt.resume_from)
+
+
+async def store_log(session: AsyncSession, member_id: str, offset: int, data: bytes) -> tuple[int, str]:
+    """Lines a member's trainer printed go into the run's log: how much is held now, and the run's id.
+
+    Raises NotFound, Conflict `stale_fence` when the member or its attempt has ended, `offset_gap`.
+    """
+    member, attempt, run = await repository.get(session, member_id)
+    if member.state != MemberState.JOINED or attempt.state not in LIVE:
+        what = f"member {member_id} is {member.state}, its attempt {attempt.state}"
+        raise Conflict(f"{what}: nothing more is taken", code="stale_fence")
+    return await ingest.store_node_log(session, member, attempt, run, offset, data), run.id
 
 
 async def finish(session: AsyncSession, member_id: str, body: Finish) -> None:

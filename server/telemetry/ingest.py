@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import insert
+from sqlalchemy import Integer, cast, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from nanochat_client.types import ProblemItem
 from server.attempts.repository import mark_running
 from server.checkpoints.store import store_checkpoint, store_evaluation
-from server.models import Attempt, Event, LogChunk, Run
+from server.models import Attempt, Event, LogChunk, Member, Run
 from server.problems import Conflict
 from server.telemetry import series
 from server.telemetry.lines import MAX_STEP, TrainerEvent, events_of, numbers, warning, whole
@@ -31,15 +31,47 @@ async def store_log(session: AsyncSession, attempt: Attempt, run: Run, offset: i
     if not fresh:
         return attempt.log_acked
     attempt.log_acked += len(fresh)
+    _append(session, attempt, run, fresh)
+    await session.flush()
+    return attempt.log_acked
+
+
+async def store_node_log(
+    session: AsyncSession, member: Member, attempt: Attempt, run: Run, offset: int, data: bytes
+) -> int:
+    """Append what is new of a further node's log to the run's, as lines that say `[node K]`.
+
+    `data` starts at byte `offset` of that node's log and is whole lines, but for the last of all. Its lines
+    begin on a line of their own, also where node 0 was in the middle of one. Returns the offset held.
+    """
+    fresh = _unseen(member.log_acked, offset, data)
+    if not fresh:
+        return member.log_acked
+    member.log_acked += len(fresh)
+    name = b"[node %d] " % member.node
+    lines = b"".join(name + line for line in fresh.splitlines(keepends=True))
+    begin = b"" if await _ends_a_line(session, run) else b"\n"
+    _append(session, attempt, run, begin + lines + (b"" if lines.endswith(b"\n") else b"\n"))
+    await session.flush()
+    return member.log_acked
+
+
+async def _ends_a_line(session: AsyncSession, run: Run) -> bool:
+    """Whether the log's last byte ends a line; an empty one does."""
+    last_byte = func.substr(LogChunk.data, cast(LogChunk.last - LogChunk.first, Integer), 1)
+    query = select(last_byte).where(LogChunk.run_id == run.id).order_by(LogChunk.first.desc()).limit(1)
+    found = await session.scalar(query)
+    return found is None or bytes(found) == b"\n"
+
+
+def _append(session: AsyncSession, attempt: Attempt, run: Run, data: bytes) -> None:
     room = MAX_LOG_BYTES - run.log_end
-    stored = fresh if len(fresh) <= room else fresh[: max(0, room)] + LOG_FULL if room > 0 else b""
+    stored = data if len(data) <= room else data[: max(0, room)] + LOG_FULL if room > 0 else b""
     if stored:
         first, run.log_end = run.log_end, run.log_end + len(stored)
         session.add(
             LogChunk(run_id=run.id, first=first, last=run.log_end, attempt=attempt.number, data=stored)
         )
-    await session.flush()
-    return attempt.log_acked
 
 
 async def store_events(

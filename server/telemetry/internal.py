@@ -26,7 +26,8 @@ class TooLarge(ServiceError):
     status, code = 413, "too_large"
 
 
-async def _body(request: Request) -> bytes:
+async def body_of(request: Request) -> bytes:
+    """What a worker ships. Raises TooLarge."""
     parts, size = [], 0
     async for part in request.stream():
         size += len(part)
@@ -41,7 +42,7 @@ async def put_log(
     attempt_id: str, offset: Offset, fence: Fence, request: Request, services: ServicesDep, heir: Heir = None
 ) -> Acked:
     """Bytes of the attempt's run.log that start at `offset`. `heir`: see below."""
-    data = await _body(request)
+    data = await body_of(request)
     async with services.db.write() as session:
         attempt, run = await delivering(session, attempt_id, fence, heir)
         acked = await ingest.store_log(session, attempt, run, offset, data)
@@ -57,7 +58,7 @@ async def post_events(
 
     `heir`: the attempt that goes on in place of this one, which was lost, and whose fence is given.
     """
-    data = await _body(request)
+    data = await body_of(request)
     async with services.db.write() as session:
         attempt, run = await delivering(session, attempt_id, fence, heir)
         acked, newest_t = await ingest.store_events(session, attempt, run, offset, data)

@@ -21,6 +21,7 @@ SCRIPTS = list(STAGE_OF)
 def run_script(argv: list[str], base: Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     environment = {"PATH": os.environ["PATH"], "NANOCHAT_BASE_DIR": str(base), "OMP_NUM_THREADS": "1"}
     environment["PYTHONPATH"] = str(repo_dir()) if "-m" in argv else ""
+    environment["NANOCHAT_KERNEL_DIR"] = os.environ["NANOCHAT_KERNEL_DIR"]
     return subprocess.run(
         [sys.executable, *argv],
         cwd=cwd or base.parent,

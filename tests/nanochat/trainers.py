@@ -91,7 +91,15 @@ class Home:
     def environment(self, attempt: Path | None, run_id: str) -> dict[str, str]:
         kept = {
             key: os.environ[key]
-            for key in ("PATH", "HOME", "LANG", "COVERAGE_PROCESS_START", "WANDB_MODE", "WANDB_API_KEY")
+            for key in (
+                "PATH",
+                "HOME",
+                "LANG",
+                "COVERAGE_PROCESS_START",
+                "WANDB_MODE",
+                "WANDB_API_KEY",
+                "NANOCHAT_KERNEL_DIR",
+            )
             if key in os.environ
         }
         kept |= {"PYTHONFAULTHANDLER": "1", "PYTHONPATH": str(repo_dir())}

@@ -75,6 +75,10 @@ class FakeWorker:
         body = {"fence": claim["fence"], "outcome": outcome, **fields}
         return self.http.post(f"/internal/attempts/{claim['attempt_id']}/finish", json=body)
 
+    def log(self, claim: dict[str, Any], offset: int, data: bytes) -> httpx.Response:
+        params = {"offset": offset, "fence": claim["fence"]}
+        return self.http.put(f"/internal/attempts/{claim['attempt_id']}/log", params=params, content=data)
+
     def events(self, claim: dict[str, Any], *events: dict[str, Any]) -> httpx.Response:
         lines = "".join(json.dumps({"t": 1.0, **event}) + "\n" for event in events)
         return self.http.post(

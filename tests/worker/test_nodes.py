@@ -48,12 +48,14 @@ def test_two_nodes_train_one_run_and_the_loss_of_one_costs_the_steps_since_its_l
         return bool(list(shared.glob("step_*/manifest.json"))) and run(service, base)["step"] > 20
 
     eventually(stored, 300, every_s=0.2)
-    log = service.client.get(f"/runs/{base}/logs", params={"format": "text"}).text
-    assert "2 rank" in log
+    assert "2 rank" in log_of(service, base)
     attempt = service.client.get(f"/runs/{base}/attempts").json()["items"][0]
     assert (attempt["nodes"], hosts.of(attempt)) == (2, "a"), "the lowest address is node 0"
     assert len(list(hosts.base("b").glob(f"runs/{base}/attempt_1/node_1/config.json"))) == 1
     assert not list(hosts.base("b").glob("base_checkpoints/*/step_*")), "node 0 alone writes checkpoints"
+    with (hosts.base("b") / f"runs/{base}/attempt_1/node_1/run.log").open("a") as printed:
+        printed.write("a library has something to say\n")
+    eventually(lambda: "\n[node 1] a library has something to say\n" in log_of(service, base))
 
     assert hosts.lose_power("b") >= 4
 
@@ -63,3 +65,7 @@ def test_two_nodes_train_one_run_and_the_loss_of_one_costs_the_steps_since_its_l
     assert attempts[0]["reason"] == "lost_worker" and attempts[-1]["nodes"] == 1
     service.client.post(f"/runs/{base}/cancel").raise_for_status()
     assert ended(service, base)["state"] == "cancelled"
+
+
+def log_of(service: Service, run_id: str) -> str:
+    return service.client.get(f"/runs/{run_id}/logs", params={"format": "text"}).text

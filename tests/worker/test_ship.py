@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.services import eventually
 from worker import ship
 from worker.api import Away, Refused
-from worker.ship import Shipper
+from worker.ship import NodeShipper, Shipper
 
 
 class Server:
@@ -48,6 +49,27 @@ def test_what_was_written_is_what_arrives(tmp_path: Path, monkeypatch: pytest.Mo
     thread.join(20)
     assert server.held["log"] == (tmp_path / "run.log").read_bytes()
     assert server.held["events"] == (tmp_path / "events.jsonl").read_bytes()
+
+
+def test_a_further_nodes_log_goes_line_by_line_and_its_last_one_at_the_end(tmp_path: Path) -> None:
+    sent: list[bytes] = []
+
+    class Members(Server):
+        def ship_node(self, member_id: str, offset: int, data: bytes) -> int:
+            sent.append(data)
+            return self.ship(member_id, 0, "log", offset, data, None)
+
+    (tmp_path / "run.log").write_bytes(b"one\ntwo\nthr")
+    server = Members()
+    thread = NodeShipper(server, "m1", tmp_path)  # type: ignore[arg-type]
+    thread.start()
+    eventually(lambda: server.held["log"] == b"one\ntwo\n")
+    with (tmp_path / "run.log").open("ab") as file:
+        file.write(b"ee\nfour")
+    eventually(lambda: server.held["log"] == b"one\ntwo\nthree\n")
+    thread.finish()
+    thread.join(20)
+    assert sent == [b"one\ntwo\n", b"three\n", b"four"] and thread.complete
 
 
 def test_an_unfinished_event_line_waits_for_its_end(tmp_path: Path) -> None:

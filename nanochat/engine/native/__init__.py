@@ -41,7 +41,8 @@ class Unavailable(RuntimeError):
 def build(directory: Path | None = None, march: str = "native") -> Path:
     """The compiled library, made when there is none for this source, compiler and processor yet.
 
-    Raises Unavailable without a compiler, or with one that fails.
+    `directory`: where it is kept; else NANOCHAT_KERNEL_DIR, else `kernels/` of the base directory. Raises
+    Unavailable without a compiler, or with one that fails.
     """
     compiler = os.environ.get("CC") or next((c for c in ("cc", "gcc", "clang") if shutil.which(c)), "")
     if not compiler:
@@ -49,7 +50,7 @@ def build(directory: Path | None = None, march: str = "native") -> Path:
     flags = ["-std=gnu11", "-O3", f"-march={march}", "-shared", "-fPIC", "-Wno-psabi"]
     identity = (SOURCE.read_bytes(), compiler, flags, _processor())
     name = hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
-    directory = directory or base_dir() / "kernels"
+    directory = directory or Path(os.environ.get("NANOCHAT_KERNEL_DIR") or base_dir() / "kernels")
     library = directory / f"forward-{name}.so"
     if library.exists():
         return library

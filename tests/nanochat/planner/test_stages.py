@@ -140,7 +140,7 @@ def test_the_cache_of_a_gpu_is_what_the_torch_runner_allocates(
 
 
 def test_evaluations_ask_for_weights_and_a_cache() -> None:
-    for cfg in (ChatEvalConfig(batch_size=4), BaseEvalConfig(batch_size=4)):
+    for cfg in (ChatEvalConfig(batch_size=4, dtype="float32"), BaseEvalConfig(batch_size=4, dtype="float32")):
         memory = evaluation_memory(cfg, SMALL, 1, None, None)
         assert memory.weights == 4 * SMALL.params and memory.gradients == memory.optimizer == 0
         runner = make_runner(GPT(config_of(SMALL)), Options(4))

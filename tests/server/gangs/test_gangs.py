@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 import redis
 from rq import Queue
 from rq.serializers import JSONSerializer
 
+from nanochat_client.types.keys import Scope
 from tests.server.fake_worker import FakeWorker, post_run, run_of, until
+from tests.server.keys.conftest import key_for as key_for
 from tests.services import Service, eventually
 
 TINY = {
@@ -50,6 +54,10 @@ class Node(FakeWorker):
     def finish_node(self, member: dict[str, Any], **body: Any) -> None:
         url = f"/internal/members/{member['attempt_id']}/finish"
         self.http.post(url, json={**DONE, **body}).raise_for_status()
+
+    def log_node(self, member: dict[str, Any], offset: int, data: bytes) -> httpx.Response:
+        url = f"/internal/members/{member['attempt_id']}/log"
+        return self.http.put(url, params={"offset": offset}, content=data)
 
     def gather(self, claim: dict[str, Any]) -> str:
         body = {"fence": claim["fence"], "endpoint": "10.0.0.1:5000"}
@@ -166,6 +174,58 @@ def test_a_node_that_says_why_it_failed_decides_the_reason(service: Service) -> 
     first.finish(claim, "failed", reason="nccl_timeout", message="a rank is gone")
     run = run_of(service, run_id)
     assert (run["state"], run["reason"]) == ("failed", "cuda_oom") and "node 1" in run["message"]
+
+
+def log_of(service: Service, run_id: str) -> str:
+    return service.client.get(f"/runs/{run_id}/logs", params={"format": "text"}).text
+
+
+@pytest.mark.usefixtures("tokenizer")
+def test_what_a_further_node_prints_is_lines_of_the_runs_log(service: Service) -> None:
+    run_id, first, second, claim, member = started(service)
+    said = b"cannot reach 10.0.0.9\n10%\r20%\n"
+    assert second.log_node(member, 0, said).json() == {"acked": 30}
+    first.log(claim, 0, b"step 1\nstep").raise_for_status()
+    assert second.log_node(member, 0, said).json() == {"acked": 30}, "again"
+    assert second.log_node(member, 0, said + b"more\n").json() == {"acked": 35}
+    first.log(claim, 11, b" 2\n").raise_for_status()
+    assert second.log_node(member, 35, b"the last, without an end").json() == {"acked": 59}
+    assert log_of(service, run_id) == (
+        "[node 1] cannot reach 10.0.0.9\n[node 1] 10%\r[node 1] 20%\nstep 1\nstep\n[node 1] more\n 2\n"
+        "[node 1] the last, without an end\n"
+    )
+    gap = second.log_node(member, 60, b"x\n")
+    assert (gap.status_code, gap.json()["code"], gap.json()["errors"][0]["nearest"]) == (
+        409,
+        "offset_gap",
+        59,
+    )
+    assert second.log_node(member, 59, b"x" * (1024 * 1024 + 1)).status_code == 413
+
+
+@pytest.mark.usefixtures("tokenizer")
+def test_a_node_of_an_ended_attempt_adds_nothing(service: Service) -> None:
+    run_id, first, second, claim, member = started(service)
+    before = log_of(service, run_id)
+    first.finish(claim)
+    late = second.log_node(member, 0, b"late\n")
+    assert (late.status_code, late.json()["code"]) == (409, "stale_fence")
+    assert log_of(service, run_id) == before
+
+
+@pytest.mark.usefixtures("tokenizer")
+def test_no_other_worker_speaks_for_a_node(service: Service, key_for: Callable[..., str]) -> None:
+    _, _, second, _, member = started(service)
+    url = f"/internal/members/{member['attempt_id']}"
+    headers = {"authorization": f"Bearer {key_for(Scope.WORKER)}"}
+    with httpx.Client(base_url=service.base_url, headers=headers) as other:
+        answers = [
+            other.post(f"{url}/join", json={"worker_id": second.id}),
+            other.post(f"{url}/beat"),
+            other.post(f"{url}/finish", json=DONE),
+            other.put(f"{url}/log", params={"offset": 0}, content=b"lies\n"),
+        ]
+    assert {(answer.status_code, answer.json()["code"]) for answer in answers} == {(403, "foreign_worker")}
 
 
 @pytest.mark.usefixtures("tokenizer")

@@ -134,6 +134,23 @@ test("a rejected file says why", async () => {
   expect(upload.state).toMatchObject({ step: "rejected", message: "line 2: no JSON" });
 });
 
+test("one that is cancelled while it is announced leaves nothing either", async () => {
+  let answer: () => void = () => undefined;
+  const create = service.create;
+  service.create = async (body) => {
+    await new Promise<void>((resolve) => (answer = resolve));
+    return create(body);
+  };
+  const upload = make();
+  const run = upload.run();
+  await vi.waitFor(() => expect(upload.state.step).toBe("sending"));
+  const cancelled = upload.cancel();
+  answer();
+  await Promise.all([run, cancelled]);
+  expect(service.removed).toBe(true);
+  expect(service.parts).toEqual([]);
+});
+
 test("a file whose name says nothing is called by its digest, and cancelling removes what had come", async () => {
   const unnamed = Object.assign(new Blob([new Uint8Array(SIZE)]), { name: "语料.TXT" });
   const upload = new Upload(unnamed, null, service, () => upload.state.done > 0 && upload.state.step === "sending" && upload.pause());

@@ -39,14 +39,15 @@ export type Announcement = { name: string; kind: Kind; size: number; sha256: str
 
 /** What an upload says to the service. */
 export type Wire = {
-  create: (body: Announcement, signal: AbortSignal) => Promise<StoredFile>;
+  /** Not to be aborted: whether the service has heard it would not be known then. */
+  create: (body: Announcement) => Promise<StoredFile>;
   get: (id: string, signal: AbortSignal) => Promise<StoredFile>;
   append: (id: string, offset: number, data: Blob, signal: AbortSignal) => Promise<StoredFile>;
   remove: (id: string) => Promise<unknown>;
 };
 
 const http: Wire = {
-  create: (body, signal) => unwrap(api.POST("/files", { body, signal })),
+  create: (body) => unwrap(api.POST("/files", { body })),
   get: (file_id, signal) => unwrap(api.GET("/files/{file_id}", { params: { path: { file_id } }, signal })),
   append: async (id, offset, body, signal) => {
     const headers = { "upload-offset": String(offset), "content-type": "application/octet-stream" };
@@ -64,6 +65,7 @@ export class Upload {
   state: UploadState;
   #control = new AbortController();
   #digest: string | null = null;
+  #creating: Promise<StoredFile> | null = null;
   #part = MIB;
 
   constructor(
@@ -100,7 +102,7 @@ export class Upload {
   /** What had come goes. */
   async cancel(): Promise<void> {
     this.#control.abort();
-    const { file } = this.state;
+    const file = this.state.file ?? (await this.#creating?.catch(() => null));
     if (file && file.state !== "ready") await this.wire.remove(file.id).catch(() => undefined);
   }
 
@@ -115,7 +117,7 @@ export class Upload {
   }
 
   async #send(body: Announcement, signal: AbortSignal): Promise<void> {
-    let file = await this.#patiently(() => this.wire.create(body, signal), signal);
+    let file = await this.#patiently(() => (this.#creating = this.wire.create(body)), signal);
     while (file.state === "uploading" || file.state === "checking") {
       signal.throwIfAborted();
       const { id, state } = file;
