@@ -80,6 +80,14 @@ def test_every_page_opens_without_a_fault_and_fits_the_window(
         assert visitor.faults == [], path
 
 
+def test_every_room_is_in_sight_on_a_small_phone(service: Service, visit: Any) -> None:
+    for locale in ("en-GB", "zh-CN"):
+        page = visit(NARROW, "light", locale).open("/")
+        rooms = page.get_by_role("navigation")
+        expect(rooms.get_by_role("link")).to_have_count(5)
+        assert rooms.evaluate("nav => nav.scrollWidth - nav.clientWidth") <= 0, locale
+
+
 def test_an_empty_service_explains_itself_and_one_button_trains_the_demo(
     service: Service, host: seed.Host, visit: Any
 ) -> None:

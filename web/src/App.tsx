@@ -70,7 +70,7 @@ function Dashboard() {
                 key={to}
                 to={to}
                 aria-current={here?.to === to ? "page" : undefined}
-                className="flex items-center border-b-2 border-transparent px-1.5 whitespace-nowrap text-soft hover:text-ink aria-[current]:border-accent aria-[current]:text-ink sm:px-3"
+                className="flex items-center border-b-2 border-transparent px-1 whitespace-nowrap min-[24rem]:px-1.5 text-soft hover:text-ink aria-[current]:border-accent aria-[current]:text-ink sm:px-3"
               >
                 {label}
               </Link>

@@ -254,6 +254,7 @@ export const en = {
     search: "Search the log",
     matches: (index: number, count: number, more: boolean) => (count ? `${index} of ${count}${more ? "+" : ""}` : "no match"),
     searching: "searching…",
+    notSearched: "the service did not answer",
     previous: "Previous match",
     next: "Next match",
     download: "Download",

@@ -247,6 +247,7 @@ export const zh: Texts = {
     search: "搜索日志",
     matches: (index, count, more) => (count ? `第 ${index} 处，共 ${count}${more ? "+" : ""} 处` : "没有匹配"),
     searching: "正在搜索…",
+    notSearched: "服务没有响应",
     previous: "上一处",
     next: "下一处",
     download: "下载",

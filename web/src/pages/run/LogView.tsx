@@ -141,7 +141,8 @@ export function LogView({ feed, runId, height, compact = false }: Props) {
           />
           {wanted && (
             <span className="flex items-center gap-1 text-soft">
-              <span role="status">{matches.busy ? t.run.searching : t.run.matches(Math.min(current + 1, count), count, matches.more !== null)}</span>
+              <span role="status">{matches.busy ? t.run.searching : matches.again ? t.run.notSearched : t.run.matches(Math.min(current + 1, count), count, matches.more !== null)}</span>
+              {matches.again && <Button look="bare" onClick={matches.again}>{t.app.retry}</Button>}
               <Button look="bare" aria-label={t.run.previous} disabled={!count} onClick={() => void step(-1)}>
                 ↑
               </Button>

@@ -8,9 +8,16 @@ import type { LogWindow } from "../../live/logWindow";
 const PAUSE_MS = 250;
 
 /** `found`: numbers of lines while the log is whole, else the bytes where lines begin. */
-export type Matches = { found: readonly number[]; byBytes: boolean; busy: boolean; more: (() => Promise<number>) | null };
+export type Matches = {
+  found: readonly number[];
+  byBytes: boolean;
+  busy: boolean;
+  more: (() => Promise<number>) | null;
+  /** Ask once more, after the service did not answer. */
+  again: (() => void) | null;
+};
 
-type Asked = { word: string; log: LogWindow; found: number[]; last: number };
+type Asked = { word: string; log: LogWindow; found: number[]; last: number; failed?: boolean };
 
 export function useLogSearch(runId: string, log: LogWindow, word: string): Matches {
   const [asked, setAsked] = useState<Asked | null>(null);
@@ -27,10 +34,9 @@ export function useLogSearch(runId: string, log: LogWindow, word: string): Match
     if (!wanted) return;
     const control = new AbortController();
     const timer = setTimeout(() => {
-      const none = { found: [], last: log.end }; // what cannot be asked has no match
       void findInLog(runId, word, log.start, control.signal).then(
         (answer) => setAsked({ word, log, ...answer }),
-        () => control.signal.aborted || setAsked({ word, log, ...none }),
+        () => control.signal.aborted || setAsked({ word, log, found: [], last: log.end, failed: true }),
       );
     }, PAUSE_MS);
     return () => {
@@ -39,12 +45,13 @@ export function useLogSearch(runId: string, log: LogWindow, word: string): Match
     };
   }, [wanted, runId, log, word]);
 
-  if (whole) return { found: near, byBytes: false, busy: false, more: null };
+  if (whole) return { found: near, byBytes: false, busy: false, more: null, again: null };
   const more = async () => {
     if (!far) return 0;
     const { found, last } = await findInLog(runId, word, far.last, new AbortController().signal);
     setAsked({ ...far, found: [...far.found, ...found], last });
     return found.length;
   };
-  return { found: far?.found ?? [], byBytes: true, busy: wanted, more: far && far.last < log.end ? more : null };
+  const again = far?.failed ? () => setAsked(null) : null;
+  return { found: far?.found ?? [], byBytes: true, busy: wanted, more: far && far.last < log.end ? more : null, again };
 }
