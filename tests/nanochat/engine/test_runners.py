@@ -129,23 +129,21 @@ LEVELS = {"x86-64-v4": "avx512f", "x86-64-v3": "avx2", "x86-64-v2": "sse4_2"}
 
 
 @pytest.mark.parametrize("march", LEVELS)
-@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
-def test_older_processors_compute_the_same(march: str, precision: str) -> None:
+def test_older_processors_compute_the_same(march: str) -> None:
     try:
         flags = Path("/proc/cpuinfo").read_text().split()
     except OSError:
         flags = []
     if LEVELS[march] not in flags:
         pytest.skip(f"this processor is not {march}")
-    library = native.build(march=march)
-    runner = native_runner(tiny_model(1, True), precision, library=library)
-    assert torch.equal(
-        in_pieces(runner), in_pieces(native_runner(tiny_model(1, True), precision, library=library))
-    )
+    library = native.build(march=march)  # 12 s of a core, so all precisions in one test
     exact = native_runner(tiny_model(1, True)).forward(batch((IDS[:50], 0, [0, 1, 2, 3])))
-    assert (in_pieces(runner) - exact).abs().max() < {"float32": 2e-5, "bfloat16": 0.15, "int8": 0.5}[
-        precision
-    ]
+    for precision, far in {"float32": 2e-5, "bfloat16": 0.15, "int8": 0.5}.items():
+        found, again = (
+            in_pieces(native_runner(tiny_model(1, True), precision, library=library)) for _ in range(2)
+        )
+        assert torch.equal(found, again), precision
+        assert (found - exact).abs().max() < far, precision
 
 
 def test_a_vocabulary_that_fills_no_panel_is_whole() -> None:

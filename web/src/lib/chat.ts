@@ -15,12 +15,15 @@ export type Sampling = {
 
 export type ChatRequest = { model: string; messages: ChatMessage[]; logprobs?: boolean; top_logprobs?: number } & Sampling;
 
+/** `bytes` of a token that is half of a character: two such tokens have the same text. */
+export type Likely = { text: string; p: number; bytes?: string };
+
 /** A token of the answer, with what stood beside it; probabilities, not their logarithms. */
-export type Token = { text: string; p: number; others: { text: string; p: number }[] };
+export type Token = Likely & { others: Likely[] };
 
 export type Piece = { text: string; tokens?: Token[] } | { finish: string } | { usage: { completion_tokens: number } };
 
-type Entry = { token: string; logprob: number };
+type Entry = { token: string; logprob: number; bytes?: number[] | null };
 type Chunk = {
   choices?: {
     delta?: { content?: string | null };
@@ -59,6 +62,13 @@ export async function* pieces(body: ReadableStream<Uint8Array>): AsyncGenerator<
 }
 
 function token(entry: Entry & { top_logprobs?: Entry[] }): Token {
-  const others = (entry.top_logprobs ?? []).map((other) => ({ text: other.token, p: Math.exp(other.logprob) }));
-  return { text: entry.token, p: Math.exp(entry.logprob), others };
+  return { ...likely(entry), others: (entry.top_logprobs ?? []).map(likely) };
 }
+
+function likely({ token, logprob, bytes }: Entry): Likely {
+  const half = bytes && token.includes("\ufffd");
+  return { text: token, p: Math.exp(logprob), ...(half && { bytes: bytes.map(written).join("") }) };
+}
+
+const written = (byte: number) =>
+  byte >= 0x20 && byte < 0x7f ? String.fromCharCode(byte) : `\\x${byte.toString(16).padStart(2, "0")}`;

@@ -44,9 +44,10 @@ test("an answer is its deltas, its end and its usage", async () => {
 });
 
 test("half of a character is a token before there is text of it", async () => {
-  const logprobs = { content: [{ token: "\ufffd", logprob: 0, top_logprobs: [] }] };
+  const other = { token: "\ufffd", logprob: 0, bytes: [0x61, 0xbd] };
+  const logprobs = { content: [{ token: "\ufffd", logprob: 0, bytes: [0xe4], top_logprobs: [other] }] };
   const half = `data: ${JSON.stringify({ choices: [{ index: 0, delta: { content: "" }, logprobs, finish_reason: null }] })}\n\n`;
-  expect(await all(pieces(stream(half, "data: [DONE]\n\n")))).toEqual([{ text: "", tokens: [{ text: "\ufffd", p: 1, others: [] }] }]);
+  expect(await all(pieces(stream(half, "data: [DONE]\n\n")))).toEqual([{ text: "", tokens: [{ text: "\ufffd", p: 1, bytes: "\\xe4", others: [{ text: "\ufffd", p: 1, bytes: "a\\xbd" }] }] }]);
 });
 
 test("an error inside the stream is thrown with its message", async () => {

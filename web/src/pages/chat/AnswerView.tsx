@@ -1,6 +1,6 @@
 /** One answer: text as it is written, how fast, and on demand how sure the model was of each token. */
 import { type KeyboardEvent, memo, useState } from "react";
-import type { Token } from "../../lib/chat";
+import type { Likely, Token } from "../../lib/chat";
 import { number } from "../../lib/format";
 import type { Answer } from "../../lib/history";
 import { toHtml } from "../../lib/markdown";
@@ -79,13 +79,13 @@ function Tokens({ tokens }: { tokens: readonly Token[] }) {
         {token ? (
           <>
             <b className="text-ink">
-              {shown(token.text)} {share(token.p)}
+              {shown(token)} {share(token.p)}
             </b>
             {token.others
-              .filter(({ text }) => text !== token.text)
-              .map(({ text, p }) => (
-                <span key={text}>
-                  {shown(text)} {share(p)}
+              .filter((other) => shown(other) !== shown(token))
+              .map((other) => (
+                <span key={shown(other)}>
+                  {shown(other)} {share(other.p)}
                 </span>
               ))}
           </>
@@ -97,7 +97,7 @@ function Tokens({ tokens }: { tokens: readonly Token[] }) {
   );
 }
 
-const shown = (text: string) => JSON.stringify(text);
+const shown = ({ text, bytes }: Likely) => (bytes ? `"${bytes}"` : JSON.stringify(text));
 
 function share(p: number): string {
   const percent = p * 100;

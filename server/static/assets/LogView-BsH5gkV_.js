@@ -1,4 +1,4 @@
-import{$ as e,B as t,Bt as n,Ct as r,H as i,Lt as a,Ot as o,Rt as s,S as c,U as l,W as u,_ as d,g as f,h as p,pt as m,zt as h}from"./index-HNNklA64.js";import{n as g,t as _}from"./ResultTable-CBBBGJxV.js";var v=n(h(),1),y=class{lines=[];base=0;version=0;open=!1;skip;head=``;constructor(e=!1){this.skip=e}append(e){let t=e;if(this.skip){let e=t.indexOf(`
+import{$ as e,B as t,Bt as n,Ct as r,H as i,Lt as a,Ot as o,Rt as s,S as c,U as l,W as u,_ as d,g as f,h as p,pt as m,zt as h}from"./index-Bu-KxiQl.js";import{n as g,t as _}from"./ResultTable-DRJ5lHM9.js";var v=n(h(),1),y=class{lines=[];base=0;version=0;open=!1;skip;head=``;constructor(e=!1){this.skip=e}append(e){let t=e;if(this.skip){let e=t.indexOf(`
 `);if(this.head+=e<0?t:t.slice(0,e+1),e<0)return;t=t.slice(e+1),this.skip=!1}if(!t)return;let n=t.split(`
 `),r=n.at(-1)===``;r&&n.pop(),n.forEach((e,t)=>{t===0&&this.open?this.lines[this.lines.length-1]+=e:this.lines.push(e)}),this.open=!r,this.version+=1}prepend(e,t){let n=e+this.head;if(this.skip)return[this.head,this.skip]=[``,!t],this.append(n);let r=t?0:n.indexOf(`
 `)+1;this.head=n.slice(0,r);let i=n.slice(r).split(`
