@@ -64,11 +64,13 @@ WATCH = """() => {
     requestAnimationFrame(() => setTimeout(() => window.delays.push(performance.now() - came)));
   }).observe(document.body, { subtree: true, characterData: true, childList: true }));
 }"""
-SCROLL = """async () => {
+#: scrolls what the selector finds by so many pixels a picture; milliseconds of each picture
+SCROLL = """async ([selector, by, pictures]) => {
+  const box = document.querySelector(selector);
   const times = [];
   let before = performance.now();
-  for (let i = 0; i < 120; i += 1) {
-    scrollBy(0, 400);
+  for (let i = 0; i < pictures; i += 1) {
+    box.scrollTop += by;
     await new Promise(requestAnimationFrame);
     const now = performance.now();
     times.push(now - before);
@@ -84,20 +86,6 @@ JUMP = """async ([share, wanted]) => {
   while (!new RegExp(wanted).test(box.innerText)) await new Promise(requestAnimationFrame);
   await new Promise(requestAnimationFrame);
   return performance.now() - began;
-}"""
-#: ten seconds of a reader's wheel through the log, upwards
-READ = """async () => {
-  const box = document.querySelector("[role=log]");
-  const times = [];
-  let before = performance.now();
-  for (let i = 0; i < 600; i += 1) {
-    box.scrollTop -= 120;
-    await new Promise(requestAnimationFrame);
-    const now = performance.now();
-    times.push(now - before);
-    before = now;
-  }
-  return times;
 }"""
 READY = """last => document.querySelector("figcaption")
   && document.querySelector("[role=log]")?.innerText.includes(last)"""
@@ -185,7 +173,7 @@ def scrolling(browser: Browser, url: str) -> dict[str, float]:
     page.goto(url)
     page.get_by_role("button", name="Loss").click()  # all of them are fetched for that
     page.get_by_text(re.compile(rf"^{MANY // 1000},0\d\d runs$")).wait_for(timeout=120_000)  # and some others
-    times = sorted(page.evaluate(SCROLL))
+    times = sorted(page.evaluate(SCROLL, ["html", 400, 120]))
     page.close()
     return {
         "picture_p50_ms": round(statistics.median(times), 1),
@@ -222,7 +210,7 @@ def a_million(browser: Browser, running: Service, host: seed.Host) -> dict[str, 
         zoomed.append(time.perf_counter() - began)
     middle = [page.evaluate(JUMP, [share, wanted]) for share, wanted in
               ((0.5, "step 0(49|50)"), (0.25, "step 0(24|25)"), (0.75, "step 0(74|75)"))]  # fmt: skip
-    times = sorted(page.evaluate(READ))
+    times = sorted(page.evaluate(SCROLL, ["[role=log]", -120, 600]))  # a reader's wheel, ten seconds
     end = page.evaluate(JUMP, [1, f"step {large.LINES - 1:07d}"])
     for word in (large.NEEDLE, "nowhere to be found", large.NEEDLE):
         page.get_by_role("searchbox").fill("")
