@@ -3,7 +3,7 @@
 
     python3 bootstrap.py          what the service needs to run
     python3 bootstrap.py --dev    and the development tools
-    python3 bootstrap.py --test   and what the tests need of the system (a browser, iproute2)
+    python3 bootstrap.py --test   and what the tests need of the system (a browser, iproute2, faketime …)
 
 What was installed is written to a stamp at the very end; a `.venv` whose installation was cut short is
 known by the note it left, and made again. The syntax is that of Python 3.7, so that an old Python gets as
@@ -34,6 +34,10 @@ DISK_GB = {"cpu": 3, "cuda": 9}
 TORCH = "2.13.0"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 BROWSERS = ("chromium", "chromium-browser")
+# what some tests drive, and the package it is in
+PROGRAMS = {"ip": "iproute2", "faketime": "faketime"}
+# only a machine of CI gets these by itself: apt may start a server that it installs
+SERVERS = {"nginx": "nginx-light", "caddy": "caddy"}
 # the smallest of Debian with Chinese: 1.6 MB
 FONT = "fonts-wqy-microhei"
 FONTS = Path("/usr/share/fonts")
@@ -53,7 +57,7 @@ def main(arguments: list[str]) -> int:
         install("dev" if arguments else "runtime", may_use_apt=for_tests)
         if for_tests:
             print(f"setup: browser for the tests: {find_browser()}", flush=True)
-            find_ip()
+            find_programs()
             find_font()
     except Stop as stop:
         print(f"setup: {stop}", file=sys.stderr)
@@ -138,15 +142,16 @@ def find_browser() -> str:
     return "Playwright's own chromium"
 
 
-def find_ip() -> bool:
-    """Whether there is `ip`, of which the tests make hosts; without it they skip, and this says so."""
-    found = shutil.which("ip") is not None or apt_install("iproute2")
-    if not found:
-        print(
-            "setup: no `ip` on PATH: tests of several hosts skip (`sudo apt install iproute2`)",
-            flush=True,
-        )
-    return found
+def find_programs() -> list[str]:
+    """Packages of programs that tests drive and that cannot be had here: those tests skip, as this says."""
+    may_install = PROGRAMS | (SERVERS if os.environ.get("CI") else {})
+    left = []
+    for name, package in {**PROGRAMS, **SERVERS}.items():
+        if shutil.which(name) is None and not (name in may_install and apt_install(package)):
+            left.append(package)
+    if left:
+        print(f"setup: some tests skip, for want of programs: sudo apt install {' '.join(left)}", flush=True)
+    return left
 
 
 def find_font() -> None:

@@ -168,17 +168,24 @@ def test_what_is_in_the_way_is_one_sentence_with_the_fix(
     assert installs == []
 
 
-def test_the_tests_network_is_asked_of_apt_and_can_be_done_without(
-    bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+@pytest.mark.parametrize("ci", [False, True])
+def test_programs_that_tests_drive_are_installed_and_servers_in_ci_alone(
+    bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, ci: bool
 ) -> None:
     asked: list[str] = []
     monkeypatch.setattr(bootstrap, "apt_install", lambda package: bool(asked.append(package)))
     monkeypatch.setenv("PATH", "")
-    assert not bootstrap.find_ip()
-    assert asked == ["iproute2"] and "apt install iproute2" in capsys.readouterr().out
+    monkeypatch.setenv("CI", "true" if ci else "")
+    packages = ["iproute2", "faketime", "nginx-light", "caddy"]
+    assert bootstrap.find_programs() == packages
+    assert asked == (packages if ci else packages[:2])
+    assert f"apt install {' '.join(packages)}" in capsys.readouterr().out
+    monkeypatch.setattr(bootstrap, "apt_install", lambda package: True)
+    assert bootstrap.find_programs() == ([] if ci else packages[2:])
+    asked.clear()
+    capsys.readouterr()
     monkeypatch.setattr(bootstrap, "shutil", SimpleNamespace(which=lambda program: f"/sbin/{program}"))
-    assert bootstrap.find_ip()
-    assert asked == ["iproute2"] and capsys.readouterr().out == ""
+    assert bootstrap.find_programs() == [] == asked and capsys.readouterr().out == ""
 
 
 def test_a_newer_python_on_path_takes_over(
