@@ -109,7 +109,7 @@ def test_it_inherits_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (tmp_path / "secret").write_text(SECRET)
     with (tmp_path / "secret").open("rb") as opened:
         os.set_inheritable(opened.fileno(), True)
-        held = attack(
+        result = attack(
             "import stat\n"
             "held = []\n"
             "for fd in range(256):\n"
@@ -119,8 +119,9 @@ def test_it_inherits_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             "libc = ctypes.CDLL(None)\n"
             "start = ctypes.POINTER(ctypes.c_char_p).in_dll(libc, 'environ')\n"
             "print(dict(os.environ), bool(start) and start[0], *held)"
-        ).output
-    assert held.startswith("{} None ")
+        )
+    held = result.output
+    assert held.startswith("{} None "), result
     assert held.endswith("pipe pipe\n")  # calls and answers
     assert SECRET not in held
     assert "assert False" not in held  # the tests are not in its request
