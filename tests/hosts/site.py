@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import boto3
 import httpx
+import psutil
 
 from nanochat.paths import repo_dir
 from nanochat_client.types.keys import USER, KeyCreate
@@ -26,6 +29,7 @@ from server.settings import Settings
 from tests import services
 from tests.faults.cluster import environments
 from tests.faults.readers import Readers
+from tests.faults.rows import send
 from tests.hosts.network import Host, Network
 from tests.services import WORKER_TOKEN, Service, eventually
 from tests.worker.test_worker import TINY, ended, post
@@ -200,6 +204,19 @@ class Site:
             return (run["step"] or 0) >= step and len(self.stored(run_id)) >= 1
 
         eventually(look, READY_S, every_s=0.05)
+
+    @contextmanager
+    def frozen(self, run_id: str, name: str) -> Iterator[None]:
+        """A run's processes on a host stand still: however fast the machine, it has not ended meanwhile."""
+        stopped: set[psutil.Process] = set()
+        try:
+            while fresh := set(processes.marked(self.base(name), run_id=run_id)) - stopped:
+                send(list(fresh), signal.SIGSTOP)
+                stopped |= fresh
+            assert stopped
+            yield
+        finally:
+            send(list(stopped), signal.SIGCONT)
 
     def stored(self, run_id: str) -> set[int]:
         """Steps whose checkpoint is whole in the storage."""

@@ -57,16 +57,17 @@ def test_a_host_that_is_cut_off_stops_before_another_goes_on_and_takes_work_agai
         cut_at, cut_t = time.monotonic(), time.time()
         eventually(lambda: (2, other) in watch.spans, 60, every_s=0.05)
         stored = site.stored(run_id)
-        site.network.mend(lost)
-        mended_at = time.monotonic()
-        eventually(lambda: lost in site.alive(), 40, every_s=0.05)
-        back_s = time.monotonic() - mended_at
+        with site.frozen(run_id, other):
+            site.network.mend(lost)
+            mended_at = time.monotonic()
+            eventually(lambda: lost in site.alive(), 40, every_s=0.05)
+            back_s = time.monotonic() - mended_at
 
-        more = {"data": str(site.place / "prose.txt"), "vocab_size": 300}
-        further = post(site.service, stage="tokenizer", overrides=more)
-        assert ended(site.service, further)["state"] == "succeeded"
-        assert [attempt["host"] for attempt in site.attempts(further)] == [lost], "the other one is busy"
-        assert site.get(f"/runs/{run_id}")["state"] in ("starting", "running")
+            more = {"data": str(site.place / "prose.txt"), "vocab_size": 300}
+            further = post(site.service, stage="tokenizer", overrides=more)
+            assert ended(site.service, further)["state"] == "succeeded"
+            assert [attempt["host"] for attempt in site.attempts(further)] == [lost], "the other one is busy"
+            assert site.get(f"/runs/{run_id}")["state"] in ("starting", "running")
         assert ended(site.service, run_id)["state"] == "succeeded"
 
     gone, heir = watch.spans[1, lost], watch.spans[2, other]
