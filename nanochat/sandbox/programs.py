@@ -183,8 +183,9 @@ def _children(
 def _start(
     role: str, ends: tuple[int, int], request: dict[str, Any], out: int | IO[bytes], errors: int | IO[bytes]
 ) -> subprocess.Popen[bytes]:
-    # -S -s -P: the standard library only. A fixed hash seed: the same program gets the same verdict.
-    argv = [sys.executable, "-S", "-s", "-P", "-B", "-m", "nanochat.sandbox.jail", role, *map(str, ends)]
+    # -S -s -P: the standard library only. -u: a program is killed with what it has not flushed yet.
+    # A fixed hash seed: the same program gets the same verdict.
+    argv = [sys.executable, "-SsPBu", "-m", "nanochat.sandbox.jail", role, *map(str, ends)]
     environ = {"PYTHONPATH": str(_ROOT), "PYTHONHASHSEED": "0", "PYTHONUTF8": "1"}
     with tempfile.TemporaryFile() as given:
         given.write(json.dumps(request).encode())

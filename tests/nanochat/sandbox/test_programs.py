@@ -185,6 +185,19 @@ def test_memory_is_bounded() -> None:
     assert 100 < int(results[2].reason.removeprefix("AssertionError: ")) <= 256
 
 
+def test_what_was_printed_is_kept_however_the_program_ends() -> None:
+    """Its process is killed as soon as the tests have said their verdict: nothing may wait for its exit."""
+    code = "import sys\ndef double(x):\n    print('said', x)\n    print('to whom', file=sys.stderr)\n"
+    ends = (
+        "    return 2 * x",
+        "    while True: pass",
+        "    import os; os._exit(0)",
+        "    import os; os.abort()",
+    )
+    for result in run([Program(code + end, DOUBLE, "double") for end in ends], Limits(seconds=2)):
+        assert sorted(result.output.splitlines()[:2]) == ["said 3", "to whom"]
+
+
 def test_output_is_bounded() -> None:
     endless = "def double(x):\n    while True: print('x' * 1000)"
     to_descriptors = "import os\ndef double(x):\n    while True: os.write(2, b'x' * 1000)"
