@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.models import Event, LogChunk, Run
 from server.telemetry import series
+
+_COLOURS = r"(?:\x1b\[[0-9;:]*m)*"
 
 
 async def log_bytes(session: AsyncSession, run_id: str, after: int, limit: int) -> bytes:
@@ -52,8 +55,16 @@ async def log_stream(
 async def search_log(
     session: AsyncSession, run: Run, needle: str, after: int, limit: int
 ) -> tuple[list[tuple[int, str]], int]:
-    """Up to `limit` whole lines that hold `needle` (any case), with offsets, and where the search stopped."""
+    """Up to `limit` whole lines that hold `needle`, with offsets, and where the search stopped.
+
+    Case does not count, nor do colours that stand within it.
+    """
     wanted = needle.casefold()
+    coloured = re.compile(_COLOURS.join(map(re.escape, wanted)))
+
+    def holds(text: str) -> bool:
+        return wanted in text or ("\x1b[" in text and coloured.search(text) is not None)
+
     found: list[tuple[int, str]] = []
     rest, offset, position = b"", after, after
     while data := await log_bytes(session, run.id, position, 512 * 1024):
@@ -61,12 +72,12 @@ async def search_log(
         piece = rest + data
         whole = len(piece) if position >= run.log_end else piece.rfind(b"\n") + 1
         lines, rest = piece[:whole], piece[whole:]
-        if wanted not in lines.decode("utf-8", "replace").casefold():
+        if not holds(lines.decode("utf-8", "replace").casefold()):
             offset += len(lines)  # as most of a long log: line by line it takes four times as long
             continue
         for line in lines.removesuffix(b"\n").split(b"\n"):
             text = line.decode("utf-8", "replace")
-            if wanted in text.casefold():
+            if holds(text.casefold()):
                 found.append((offset, text))
                 if len(found) >= limit:
                     return found, min(offset + len(line) + 1, run.log_end)

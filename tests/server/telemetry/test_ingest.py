@@ -290,6 +290,14 @@ def test_the_log_is_searched_by_whole_lines(shipping: Shipping) -> None:
     ]
 
 
+def test_colours_within_a_word_do_not_hide_it(shipping: Shipping) -> None:
+    lines = ["\x1b[1;31mlo\x1b[0mss\x1b[2m\x1b[38;5;9m 3\x1b[m.5", "\x1b]0;loss 3\x07", "lo ss 3", "a (b"]
+    shipping.log("\n".join(lines).encode(), 0)
+    for word, expected in (("Loss 3.5", [0]), ("loss 3", [0, 1]), ("A (B", [3]), ("3.", [0])):
+        page = shipping.get(f"/runs/{shipping.run_id}/logs", q=word)
+        assert [lines.index(item["text"]) for item in page["items"]] == expected, word
+
+
 def test_a_search_finds_the_offset_of_every_line_in_a_log_of_many_chunks(shipping: Shipping) -> None:
     """Also of those that chunks and pieces cut, and of the last one, which has no end."""
     lines = [f"{number} \N{EM DASH} {'x' * (number * 41 % 997)}" for number in range(1500)] + ["tail Needle"]
