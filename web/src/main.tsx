@@ -19,6 +19,9 @@ const client = new QueryClient({
   },
 });
 
+// the browser keeps an entry for each request, and a page that is left open asks for days
+performance.setResourceTimingBufferSize(0);
+
 void startLanguage().then(() =>
   createRoot(document.getElementById("root") as HTMLElement).render(
     <StrictMode>

@@ -23,6 +23,15 @@ export function useRuns(filter: RunFilter = {}) {
   });
 }
 
+/** Runs to choose from: unlike the lists that are looked at, nobody waits for their next step. */
+export function useRunChoices(filter: RunFilter) {
+  return useQuery({
+    queryKey: ["run choices", filter],
+    queryFn: () => unwrap(api.GET("/runs", { params: { query: filter } })),
+    refetchInterval: SLOW_MS,
+  });
+}
+
 export const getRun = (run_id: string) => unwrap(api.GET("/runs/{run_id}", id(run_id)));
 
 export const getEvaluations = (query: { run?: string; pipeline?: string; checkpoint?: string }) => unwrap(api.GET("/evaluations", { params: { query } }));

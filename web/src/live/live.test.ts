@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { LogSearch } from "../lib/search";
 import { LogBuffer } from "./logBuffer";
-import { SeriesStore } from "./seriesStore";
+import { MOST_POINTS, SeriesStore } from "./seriesStore";
 import { type Frame, LiveConnection, type Status } from "./socket";
 
 /** A socket that the test plays the server of. */
@@ -162,4 +162,14 @@ test("a rewind drops what came after the step it resumes from", () => {
   store.rewind(10);
   store.add({ step: 11, values: values(7.9) });
   expect(store.series.get("train/loss")?.x).toEqual([0, 10, 11]);
+});
+
+test("a series that is watched for days stays bounded, with its lowest and highest value", () => {
+  const store = new SeriesStore();
+  const peaks = new Map([[777, 99], [5000, -7]]);
+  for (let step = 0; step < 5 * MOST_POINTS; step += 1) store.add({ step, values: values(peaks.get(step) ?? 5) });
+  const { x, y } = store.series.get("train/loss") as { x: number[]; y: number[] };
+  expect([x.length <= MOST_POINTS, x.length >= MOST_POINTS / 2, y.length === x.length]).toEqual([true, true, true]);
+  expect([x[0], x.at(-1), y[x.indexOf(777)], y[x.indexOf(5000)]]).toEqual([0, 5 * MOST_POINTS - 1, 99, -7]);
+  expect(x).toEqual([...x].sort((a, b) => a - b));
 });

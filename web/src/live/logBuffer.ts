@@ -14,6 +14,19 @@ export class LogBuffer {
     this.skip = midway;
   }
 
+  /** What comes next begins a line. */
+  get atLineStart(): boolean {
+    return !this.open && !this.skip;
+  }
+
+  /** Leave out the first lines; what is put in front later is to end where the first that stays begins. */
+  drop(count: number): void {
+    this.lines.splice(0, count);
+    this.base += count;
+    this.head = "";
+    this.version += 1;
+  }
+
   append(text: string): void {
     let rest = text;
     if (this.skip) {

@@ -1,5 +1,5 @@
 import { beforeEach, expect, test, vi } from "vitest";
-import { LogWindow } from "./logWindow";
+import { LIMITS, LogWindow } from "./logWindow";
 
 /** A service with a log in bytes; it answers as ours does: characters that are cut at the end wait, others are �. */
 class Service {
@@ -33,9 +33,9 @@ const PIECE = 4096;
 let service: Service;
 let changed: ReturnType<typeof vi.fn>;
 /** At the end, as a page begins. */
-function make(most = 10_000): LogWindow {
+function make(limits: Partial<typeof LIMITS> = {}): LogWindow {
   const from = TEXT.length - PIECE;
-  const log = new LogWindow(service.read, changed as unknown as () => void, 0, from, PIECE, most);
+  const log = new LogWindow(service.read, changed as unknown as () => void, 0, from, { ...LIMITS, piece: PIECE, most: 10_000, ...limits });
   const text = new TextDecoder().decode(TEXT.slice(from));
   log.receive(from, TEXT.length, text);
   return log;
@@ -106,7 +106,7 @@ test("what is written while its end is not held is fetched on the way back", asy
 });
 
 test("who follows for days is opened anew at the end", async () => {
-  const log = make(100);
+  const log = make({ most: 100 });
   const before = log.opened;
   for (let n = 0; n < 100; n += 1) {
     service.write(`n ${n}\n`);
@@ -115,6 +115,53 @@ test("who follows for days is opened anew at the end", async () => {
     expect(log.lines.at(-1)).toBe(`n ${n}`);
   }
   expect(log.opened).toBeGreaterThan(before);
+});
+
+/** So many more lines, in pieces of one to three. */
+function write(log: LogWindow, lines: number) {
+  for (let n = 0; n < lines; ) {
+    const text = Array.from({ length: Math.min(lines - n, 1 + (n % 3)) }, () => `${"é".repeat(n % 5)} ${(n += 1)}\n`).join("");
+    service.write(text);
+    log.receive(log.end, service.bytes.length, text);
+  }
+}
+
+test("who only looks at the end holds a bounded part of it, without a hole, and what was dropped comes back", async () => {
+  const log = make({ followed: 300, kept: 200 });
+  const lengths = [];
+  for (let round = 0; round < 40; round += 1) {
+    write(log, 100);
+    lengths.push(log.lines.length);
+  }
+  expect(Math.max(...lengths)).toBeLessThanOrEqual(300);
+  expect(Math.min(...lengths.slice(3))).toBeGreaterThanOrEqual(200);
+  const all = () => new TextDecoder().decode(service.bytes).split("\n").slice(0, -1);
+  expect(log.lines).toEqual(all().slice(-log.lines.length));
+  const [base, held] = [log.base, log.lines.length];
+  log.keep = true;
+  expect(await log.earlier()).toBe(true);
+  expect(log.lines).toEqual(all().slice(-log.lines.length));
+  expect([log.lines.length > held, base - log.base]).toEqual([true, log.lines.length - held]);
+  while (await log.earlier());
+  expect([log.whole, log.lines]).toEqual([true, all()]);
+});
+
+test("nothing is dropped while somebody reads what is before the end", () => {
+  const log = make({ followed: 300, kept: 200 });
+  log.keep = true;
+  const held = log.lines.length;
+  write(log, 1000);
+  expect(log.lines).toHaveLength(held + 1000);
+  log.keep = false;
+  write(log, 100);
+  expect(log.lines.length).toBeLessThanOrEqual(300);
+});
+
+test("a log whose pieces never begin a line is kept until it is opened anew", () => {
+  const log = make({ followed: 300, kept: 200 });
+  log.receive(log.end, log.end + 1, "x");
+  for (let n = 0; n < 1000; n += 1) log.receive(log.end, log.end + 2, "\nx");
+  expect(log.lines.length).toBeGreaterThan(1000);
 });
 
 test("one thing is fetched at a time, and a failure changes nothing and is not tried at once", async () => {

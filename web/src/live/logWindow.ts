@@ -1,13 +1,23 @@
-/** The part of a log that is held: some bytes in a row, as lines. At the log's end it grows by what is written;
- *  elsewhere by what is fetched when a reader comes near one of its ends, or is opened anew where the reader went. */
+/** The part of a log that is held: some bytes in a row, as lines. At the log's end it grows by what is written, and
+ *  loses its oldest lines while nobody reads them; elsewhere it grows by what is fetched when a reader comes near one
+ *  of its ends, or is opened anew where the reader went. */
 import { LogBuffer } from "./logBuffer";
 
 /** The text of the bytes from `after` to `end`, and where it stopped: before a character that `end` would cut. */
 export type ReadLog = (after: number, end: number) => Promise<{ text: string; last: number }>;
 
 export const PIECE_BYTES = 512 * 1024;
-/** Who follows a log for days holds its end only: from here on it is opened anew there. */
-export const MOST_LINES = 200_000;
+export const LIMITS = {
+  /** Of what is fetched at once, in bytes. */
+  piece: PIECE_BYTES,
+  /** Lines held while somebody reads some of them: from here on the log is opened anew at its end. */
+  most: 200_000,
+  /** Lines held while only the end is looked at, and how many of them stay when there are more. */
+  followed: 4_000,
+  kept: 3_000,
+};
+/** Every so many lines it is noted at which byte one begins. */
+const MARK_LINES = 50;
 const RETRY_MS = 1000;
 
 export class LogWindow {
@@ -17,7 +27,11 @@ export class LogWindow {
   end: number;
   /** How often it was opened: lines are numbered anew each time. */
   opened = 0;
+  /** Somebody looks at more than the end: no line is dropped. */
+  keep = false;
   private buffer: LogBuffer;
+  /** Lines of which it is known where they begin. */
+  private marks: { number: number; byte: number }[] = [];
   private asked: Promise<boolean> | null = null;
 
   /** Begins at `from`, empty; `start`: the first byte that the service has. */
@@ -26,8 +40,7 @@ export class LogWindow {
     private readonly changed: () => void,
     readonly start = 0,
     from = start,
-    private readonly piece = PIECE_BYTES,
-    private readonly most = MOST_LINES,
+    private readonly limits = LIMITS,
   ) {
     this.from = this.to = this.end = from;
     this.buffer = new LogBuffer(from > start);
@@ -50,14 +63,32 @@ export class LogWindow {
 
   /** What was written just now: bytes `first` to `last`. */
   receive(first: number, last: number, text: string): void {
-    const here = this.to === this.end && first === this.to && this.lines.length < this.most;
+    const here = this.to === this.end && first === this.to && this.lines.length < this.limits.most;
     if (here) {
       const cut = this.from === this.to ? this.cutOff(first, text) : 0;
       this.from += cut;
+      this.mark(first + cut);
       this.buffer.append(text.slice(cut));
       this.to = last;
+      if (!this.keep && this.lines.length > this.limits.followed) this.forget();
     }
     this.end = Math.max(this.end, last);
+  }
+
+  private mark(byte: number): void {
+    const number = this.base + this.lines.length;
+    const due = number - (this.marks.at(-1)?.number ?? -Infinity) >= MARK_LINES;
+    if (due && this.buffer.atLineStart) this.marks.push({ number, byte });
+  }
+
+  /** Drop the oldest lines: all but `kept`, or a few more. They are fetched again for whoever goes back to them. */
+  private forget(): void {
+    const index = this.marks.findLastIndex(({ number }) => number <= this.base + this.lines.length - this.limits.kept);
+    const first = this.marks[index];
+    if (!first || first.number <= this.base) return;
+    this.buffer.drop(first.number - this.base);
+    this.from = first.byte;
+    this.marks.splice(0, index);
   }
 
   /** The service has nothing before byte `to`, where it goes on. */
@@ -68,7 +99,7 @@ export class LogWindow {
 
   /** The lines before the first one. False: not now, something is being fetched, or there are none. */
   earlier(): Promise<boolean> {
-    const from = Math.max(this.start, this.from - this.piece);
+    const from = Math.max(this.start, this.from - this.limits.piece);
     if (from === this.from) return Promise.resolve(false);
     return this.fetch(async () => {
       const { text } = await this.read(from, this.from);
@@ -80,7 +111,7 @@ export class LogWindow {
 
   /** The lines after the last one. */
   later(): Promise<boolean> {
-    const to = Math.min(this.end, this.to + this.piece);
+    const to = Math.min(this.end, this.to + this.limits.piece);
     if (to === this.to) return Promise.resolve(false);
     return this.fetch(async () => {
       const { text, last } = await this.read(this.to, to);
@@ -94,8 +125,8 @@ export class LogWindow {
   async open(byte: number, exact: boolean): Promise<boolean> {
     while (this.asked) await this.asked;
     const at = Math.min(this.end, Math.max(this.start, byte));
-    const from = Math.max(this.start, at - this.piece / 2);
-    const to = Math.min(this.end, at + this.piece / 2);
+    const from = Math.max(this.start, at - this.limits.piece / 2);
+    const to = Math.min(this.end, at + this.limits.piece / 2);
     return this.fetch(async () => {
       const before = await this.read(from, at);
       const after = await this.read(before.last, to);
@@ -105,6 +136,7 @@ export class LogWindow {
       buffer.prepend(before.text.slice(cut), from === this.start);
       buffer.version += this.version;
       this.buffer = buffer;
+      this.marks = [];
       this.opened += 1;
       [this.from, this.to] = [from + cut, after.last];
     });
@@ -113,7 +145,7 @@ export class LogWindow {
   /** Go where the log is written. */
   toEnd(): Promise<boolean> {
     if (this.to === this.end) return Promise.resolve(false);
-    return this.end - this.to <= this.piece && this.lines.length < this.most ? this.later() : this.open(this.end, false);
+    return this.end - this.to <= this.limits.piece && this.lines.length < this.limits.most ? this.later() : this.open(this.end, false);
   }
 
   /** How many characters stand for bytes of one that `from` cuts: they belong to what is before. */

@@ -1,9 +1,9 @@
 /** Metric series that grow live: one value per key and step, in order of step whatever order they come in. */
 import type { MetricItem, Series } from "../api/types";
 
-/** A series that was watched for days is halved when it reaches this many points: of every four the lowest and the
- *  highest stay. The service has all of them, and zooming in asks for them. */
-const MOST_POINTS = 16_000;
+/** A series that is watched is halved when it reaches this many points: of every four the lowest and the highest stay,
+ *  then as many as a page begins with. The service has all of them, and zooming in asks for them. */
+export const MOST_POINTS = 4_000;
 
 export class SeriesStore {
   readonly series = new Map<string, Series>();

@@ -1,7 +1,7 @@
 /** Any runs over each other: curves, in what they were told different things, and what came out. */
 import { useQueries } from "@tanstack/react-query";
 import { useState } from "react";
-import { getRun, useRuns } from "../api/queries";
+import { getRun, useRunChoices } from "../api/queries";
 import type { Run } from "../api/types";
 import { differences } from "../lib/configs";
 import { Link, navigate } from "../router";
@@ -63,7 +63,7 @@ function told(run: Run, _: number, all: readonly Run[]): Run {
 }
 
 function Add({ ids, onAdd }: { ids: readonly string[]; onAdd: (id: string) => void }) {
-  const others = (useRuns({ limit: 200 }).data?.items ?? []).filter(({ id }) => !ids.includes(id));
+  const others = (useRunChoices({ limit: 200 }).data?.items ?? []).filter(({ id }) => !ids.includes(id));
   const [chosen, setChosen] = useState("");
   if (ids.length >= COLOURS.length) return <span className="text-soft">{t.compare.most(COLOURS.length)}</span>;
   const add = (id: string) => {

@@ -1,6 +1,6 @@
 /** What a run was told: every field, those that differ from the defaults in bold, or against another run. */
 import { useState } from "react";
-import { useRun, useRuns, useStages } from "../../api/queries";
+import { useRun, useRunChoices, useStages } from "../../api/queries";
 import type { Run } from "../../api/types";
 import { type Difference, differences } from "../../lib/configs";
 import { value } from "../../lib/format";
@@ -10,7 +10,7 @@ import { Card, Empty } from "../../ui/basics";
 export function ConfigCard({ run }: { run: Run }) {
   const [onlyChanged, setOnlyChanged] = useState(false);
   const [other, setOther] = useState(run.retry_of ?? "");
-  const others = useRuns({ stage: run.stage, limit: 100 }).data?.items.filter(({ id }) => id !== run.id) ?? [];
+  const others = useRunChoices({ stage: run.stage, limit: 100 }).data?.items.filter(({ id }) => id !== run.id) ?? [];
   const tools = (
     <>
       {others.length > 0 && (

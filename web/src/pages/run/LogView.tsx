@@ -62,6 +62,13 @@ export function LogView({ feed, runId, height, compact = false }: Props) {
     if (Math.abs(px - box.current.scrollTop * gear) > gear || !same || rows.origin !== before.origin) scroll(px);
   });
 
+  useEffect(() => {
+    log.keep = !follow || wanted !== "";
+    return () => {
+      log.keep = false;
+    };
+  }, [log, follow, wanted]);
+
   const textTop = top * gear;
   const at = Math.floor(textTop / ROW_PX);
   const end = Math.ceil((textTop + height) / ROW_PX);
