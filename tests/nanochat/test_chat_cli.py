@@ -123,6 +123,12 @@ class Terminal:
                 pytest.fail(f"it left before it said {text!r}:\n{self.screen[-2000:]}")
         return self.screen
 
+    def streams(self, characters: int = 200) -> None:
+        """So much more is on the screen: an answer is being given."""
+        enough = len(self.screen) + characters
+        while len(self.screen) < enough:
+            self.screen += os.read(self.keys, 65536).decode("utf-8", "replace")
+
     def press_until(self, key: str, text: str) -> None:
         """`key` again and again until `text` is there: readline shows its prompt before it listens."""
         end = time.monotonic() + 60
@@ -159,14 +165,13 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(terminal: Terminal) -> None
     terminal.until("> ")
     terminal.type("Who are you?\n")
     terminal.until("you?\r\n")
-    before = len(terminal.screen)
-    while len(terminal.screen) < before + 200:  # the answer streams
-        terminal.screen += os.read(terminal.keys, 65536).decode("utf-8", "replace")
+    terminal.streams()
     terminal.type("\x03")
     assert "(stopped)\r\n> " in terminal.until("(stopped)\r\n> ")
     terminal.press_until("\x03", "Ctrl-D leaves)\r\n> ")  # at the prompt: nothing to stop
     terminal.type("And now?\n")  # what was said before is in the conversation
     terminal.until("now?\r\n")
+    terminal.streams()
     terminal.type("\x03")
     terminal.until("(stopped)\r\n> ", 2)
     terminal.type("\x04")
@@ -175,8 +180,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(terminal: Terminal) -> None
 
 @pytest.mark.parametrize("terminal", [("-p", "Who?")], indirect=True)
 def test_ctrl_c_ends_a_single_answer_with_130(terminal: Terminal) -> None:
-    while len(terminal.screen) < 200:
-        terminal.screen += os.read(terminal.keys, 65536).decode("utf-8", "replace")
+    terminal.streams()
     terminal.type("\x03")
     terminal.until("(stopped)")
     assert terminal.exit_code() == 130
