@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from nanochat.planner import Setting
+from nanochat.tokenizer import Tokenizer
+from nanochat.tokens import TokenStream
 
 STEPS = 2  # the first makes AdamW's state, the second has it during the loss
 
@@ -75,10 +77,17 @@ def measured_peak(s: Setting, home: Path) -> int:
 
 
 def prepare(home: Path, vocab_size: int) -> None:
-    """A tokenizer of that size below `home`, trained when there is none."""
-    if not (home / "tokenizer" / f"v{vocab_size}").is_dir():
-        tag = f"--model_tag=v{vocab_size}"
-        _call([sys.executable, "-m", "scripts.tok_train", f"--vocab_size={vocab_size}", tag], home)
+    """A tokenizer of that size below `home` and the data as its tokens, made when there are none.
+
+    A run that has to make the tokens takes some 30 MB more than those after it, and no plan counts that.
+    """
+    tokenizer = home / "tokenizer" / f"v{vocab_size}"
+    if tokenizer.is_dir():
+        return
+    size, tag = f"--vocab_size={vocab_size}", f"--model_tag={tokenizer.name}"
+    _call([sys.executable, "-m", "scripts.tok_train", size, tag], home)
+    for data in (home / "base_data").glob("[!.]*"):
+        TokenStream(data, Tokenizer.load(tokenizer), split="train").total()
 
 
 def _call(argv: list[str], home: Path, **environ: str) -> None:
