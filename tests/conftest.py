@@ -53,15 +53,17 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """What failed at first, in full: passing the second time does not make it right (docs/decisions/0015)."""
-    for report in terminalreporter.stats.get("rerun", []):
+    reports = terminalreporter.stats.get("rerun", [])
+    for report in reports:
         terminalreporter.section(f"failed once: {report.nodeid}")
         terminalreporter.write_line(report.longreprtext)
+    if len(reports) > MOST_BY_LUCK:
+        terminalreporter.section(f"{len(reports)} tests failed once: more than {MOST_BY_LUCK} are no luck")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Where many tests fail at first, something is wrong with more than luck."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if len(reporter.stats.get("rerun", [])) > MOST_BY_LUCK:
+    if reporter is not None and len(reporter.stats.get("rerun", [])) > MOST_BY_LUCK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
