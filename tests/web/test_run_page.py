@@ -9,6 +9,7 @@ import httpx
 
 from tests.services import Service, eventually
 from tests.web import large, seed
+from tests.web.heap import reachable_bytes
 from tests.web.test_pages import expect
 
 STEPS = 6000
@@ -57,6 +58,27 @@ def test_a_zoom_asks_for_detail_stays_while_data_streams_in_and_goes(
     expect(page.get_by_text("M tokens").first).to_be_visible()
     reset.click()
     expect(reset).to_have_count(0)
+    assert visitor.faults == []
+
+
+def test_a_page_that_streams_takes_no_more_memory_with_every_step(
+    service: Service, host: seed.Host, visit: Any
+) -> None:
+    """Fewer points than are kept of a series: none is halved meanwhile."""
+    trainer = seed.Trainer(host, service.client.post("/runs", json={"stage": "tokenizer"}).json()["id"])
+    trainer.events({"kind": "phase", "phase": "train", "step": 0, "steps": STEPS})
+    visitor = visit()
+    page = visitor.open(f"/runs/{trainer.run_id}")
+
+    def stream(first: int, last: int) -> tuple[int, int]:
+        for step in range(first, last, 50):
+            trainer.steps(step, step + 50, STEPS)
+            expect(page.get_by_text(f"{step + 49:,} / {STEPS:,}")).to_be_visible()
+        return reachable_bytes(page)
+
+    before, _ = stream(0, 1200)
+    after, _ = stream(1200, 3600)
+    assert abs(after - before) < 100_000, "1.1 MB where points and lines are kept as they come"
     assert visitor.faults == []
 
 

@@ -5,10 +5,10 @@ export const AXES = ["step", "tokens", "flops", "time"] as const;
 export type Axis = (typeof AXES)[number];
 
 /** Pairs in order of step: at `step[i]` the axis shows `at[i]`. */
-export type Knots = { step: readonly number[]; at: readonly number[] };
+export type Knots = { step: ArrayLike<number>; at: ArrayLike<number> };
 
 /** Where `value` of `from` lies on `to`; beyond the ends the line goes on. Both rise. */
-export function between(from: readonly number[], to: readonly number[], value: number): number {
+export function between(from: ArrayLike<number>, to: ArrayLike<number>, value: number): number {
   const last = from.length - 1;
   if (last < 0) return value;
   if (last === 0) return to[0] as number;

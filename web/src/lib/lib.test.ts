@@ -34,9 +34,25 @@ test("sizes and shares", () => {
   expect(ago("2026-01-01T00:00:00Z", Date.parse("2026-01-01T00:05:10Z"))).toBe("5 min ago");
 });
 
-test("a smoothed straight line is itself in the middle: no lag", () => {
-  const line = Array.from({ length: 401 }, (_, i) => 10 - i / 50);
-  expect(smooth(line, 0.9)[200]).toBeCloseTo(line[200] as number, 9);
+test("a smoothed straight line is itself, at its ends too: no lag", () => {
+  const line = Float64Array.from({ length: 401 }, (_, i) => 10 - i / 50);
+  smooth(line, 0.9).forEach((value, i) => expect(value).toBeCloseTo(line[i] as number, 9));
+  smooth(line, 0.99999).forEach((value, i) => expect(value).toBeCloseTo(line[i] as number, 5));
+});
+
+test("every smoothed point is on the line of least squares through its weighted neighbours", () => {
+  const values = Array.from({ length: 60 }, (_, i) => (i % 7 === 3 ? null : 3 + 6 * Math.exp(-i / 8) + Math.sin(i * i)));
+  const known = values.filter((value) => value !== null);
+  const fitted = known.map((_, at) => {
+    const points = known.map((v, i) => ({ w: 0.8 ** Math.abs(i - at), d: i - at, v }));
+    const sum = (of: (p: { w: number; d: number; v: number }) => number) => points.reduce((total, point) => total + of(point), 0);
+    const [w, d, v] = [sum((p) => p.w), sum((p) => p.w * p.d), sum((p) => p.w * p.v)];
+    const slope = sum((p) => p.w * (p.d - d / w) * p.v) / sum((p) => p.w * (p.d - d / w) ** 2);
+    return v / w - (slope * d) / w;
+  });
+  smooth(values, 0.8)
+    .filter((value) => !Number.isNaN(value))
+    .forEach((value, i) => expect(value).toBeCloseTo(fitted[i] as number, 9));
 });
 
 test("smoothing reaches over a share of the run", () => {
@@ -46,9 +62,17 @@ test("smoothing reaches over a share of the run", () => {
 });
 
 test("smoothing weight 0 changes nothing and gaps stay gaps", () => {
-  expect(smooth([1, null, 5], 0)).toEqual([1, null, 5]);
-  expect(smooth([1, null, 5], 0.5)[1]).toBeNull();
-  expect(smooth([2, null, 2, 2], 0.5)).toEqual([2, null, 2, 2]);
+  expect([...smooth([1, null, 5], 0)]).toEqual([1, NaN, 5]);
+  expect(smooth([1, null, 5], 0.5)[1]).toBeNaN();
+  expect([...smooth([2, null, 2, 2], 0.5)]).toEqual([2, NaN, 2, 2]);
+  expect(smooth(Float64Array.of(2, NaN, 2, 2), 0.5)).toEqual(smooth([2, null, 2, 2], 0.5));
+});
+
+test("what is smoothed stands where it stood before, as long as there is room", () => {
+  const room = new Float64Array(4).fill(77);
+  const once = smooth([1, null, 5], 0.5, room);
+  expect([once.buffer === room.buffer, [...once]]).toEqual([true, [...smooth([1, null, 5], 0.5)]]);
+  expect(smooth([1, 2, 3, 4, 5], 0.5, room).buffer).not.toBe(room.buffer);
 });
 
 const fields = {
@@ -119,9 +143,10 @@ test("an axis finds the place of a step and the step of a place, also beyond wha
 });
 
 test("what is known better replaces what it lies in, and live points after it stay", () => {
-  const coarse = { key: "a", x: [0, 10, 20, 30, 40], y: [0, 1, 2, 3, 4] };
-  const fine = { key: "a", x: [9, 15, 21], y: [7, 8, 9] };
-  expect(withDetail(coarse, fine)).toEqual({ key: "a", x: [0, 9, 15, 21, 30, 40], y: [0, 7, 8, 9, 3, 4] });
+  const coarse = { key: "a", x: Float64Array.of(0, 10, 20, 30, 40), y: Float64Array.of(0, 1, 2, 3, 4) };
+  const fine = { key: "a", x: [9, 15, 21], y: [7, null, 9] };
+  const joined = withDetail(coarse, fine);
+  expect([[...joined.x], [...joined.y]]).toEqual([[0, 9, 15, 21, 30, 40], [0, 7, NaN, 9, 3, 4]]);
   expect(withDetail(coarse, undefined)).toBe(coarse);
 });
 

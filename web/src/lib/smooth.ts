@@ -1,4 +1,5 @@
 /** The curve behind the noise. */
+import { fill, type Values } from "./curve";
 
 /** How far a point's weight reaches, from a slider's 0…1: a share of the run, so that short and long runs look
  *  alike. 0: no smoothing. */
@@ -7,28 +8,77 @@ export function decay(strength: number, points: number): number {
   return reach / (1 + reach);
 }
 
-/** Every point becomes the mean of its neighbours on both sides, weighted by `weight` per step away. Looking both
- *  ways, it does not lag behind a falling loss. Gaps stay gaps. */
-export function smooth(values: readonly (number | null)[], weight: number): (number | null)[] {
-  const sums = new Float64Array(values.length);
-  const masses = new Float64Array(values.length);
-  const pass = (from: number, by: 1 | -1) => {
-    let sum = 0;
-    let mass = 0;
-    for (let i = from; i >= 0 && i < values.length; i += by) {
-      const value = values[i];
-      if (value == null || !Number.isFinite(value)) continue;
-      // what came before, without the point itself, so that the two passes count it once
-      sums[i] = (sums[i] as number) + sum;
-      masses[i] = (masses[i] as number) + mass;
-      sum = weight * (sum + value);
-      mass = weight * (mass + 1);
+/** At every point the value there of the line that fits its neighbours on both sides best, each weighted by `weight` per
+ *  point away (local linear regression, Cleveland 1979, with exponential weights). A mean would lag behind a falling loss at
+ *  both ends, where all neighbours are on one side; a line does not. Gaps stay gaps: NaN. `room`: where the result may
+ *  stand. Two passes, whatever the weight. */
+export function smooth(values: Values, weight: number, room?: Float64Array): Float64Array {
+  const result = fill(room, values.length);
+  const before = new Neighbours(weight);
+  const after = new Neighbours(weight);
+  const seen = new Float64Array(SUMS * values.length);
+  for (let i = 0; i < values.length; i += 1) {
+    const value = values[i];
+    if (!isNumber(value)) continue;
+    before.save(seen, SUMS * i);
+    before.pass(value);
+  }
+  for (let i = values.length - 1; i >= 0; i -= 1) {
+    const value = values[i];
+    if (!isNumber(value)) {
+      result[i] = NaN;
+      continue;
     }
-  };
-  pass(0, 1);
-  pass(values.length - 1, -1);
-  return values.map((value, i) => {
-    if (value == null || !Number.isFinite(value)) return null;
-    return ((sums[i] as number) + value) / ((masses[i] as number) + 1);
-  });
+    before.load(seen, SUMS * i);
+    // those before are at -d
+    const s0 = before.w + 1 + after.w;
+    const s1 = after.wd - before.wd;
+    const s2 = before.wdd + after.wdd;
+    const t0 = before.wv + value + after.wv;
+    const t1 = after.wdv - before.wdv;
+    const spread = s0 * s2 - s1 * s1;
+    result[i] = spread > 1e-9 * s0 * s2 ? (s2 * t0 - s1 * t1) / spread : t0 / s0;
+    after.pass(value);
+  }
+  return result;
 }
+
+const SUMS = 5;
+
+/** Of the points on one side: sums of w, w·d, w·d², w·v and w·d·v; d is how far away a point is, w its weight. */
+class Neighbours {
+  w = 0;
+  wd = 0;
+  wdd = 0;
+  wv = 0;
+  wdv = 0;
+  constructor(readonly weight: number) {}
+
+  /** Go on by one point, past this one. */
+  pass(value: number): void {
+    const { weight, w, wd, wdd, wv, wdv } = this;
+    this.w = weight * (w + 1);
+    this.wd = weight * (wd + w + 1);
+    this.wdd = weight * (wdd + 2 * wd + w + 1);
+    this.wv = weight * (wv + value);
+    this.wdv = weight * (wdv + wv + value);
+  }
+
+  save(to: Float64Array, at: number): void {
+    to[at] = this.w;
+    to[at + 1] = this.wd;
+    to[at + 2] = this.wdd;
+    to[at + 3] = this.wv;
+    to[at + 4] = this.wdv;
+  }
+
+  load(from: Float64Array, at: number): void {
+    this.w = from[at] as number;
+    this.wd = from[at + 1] as number;
+    this.wdd = from[at + 2] as number;
+    this.wv = from[at + 3] as number;
+    this.wdv = from[at + 4] as number;
+  }
+}
+
+const isNumber = (value: number | null | undefined): value is number => value != null && Number.isFinite(value);

@@ -148,28 +148,67 @@ test("a search reads only what is new, at both ends and in the line that is stil
 });
 
 const values = (loss: number | null) => ({ "train/loss": loss });
+/** The curve as plain arrays. */
+function curve(store: SeriesStore): { x: number[]; y: number[] } {
+  const { x, y } = store.series.get("train/loss") ?? { x: [], y: [] };
+  return { x: [...x], y: [...y] };
+}
 
 test("points are in order of step, one a step, whatever order they come in", () => {
   const store = new SeriesStore([{ key: "train/loss", x: [0, 1], y: [9, 8] }]);
   store.add({ step: 3, values: values(6) });
   store.add({ step: 2, values: values(7) });
   store.add({ step: 1, values: values(8.5) });
-  expect(store.series.get("train/loss")).toMatchObject({ x: [0, 1, 2, 3], y: [9, 8.5, 7, 6] });
+  expect(curve(store)).toEqual({ x: [0, 1, 2, 3], y: [9, 8.5, 7, 6] });
 });
 
 test("a rewind drops what came after the step it resumes from", () => {
   const store = new SeriesStore([{ key: "train/loss", x: [0, 10, 20, 30], y: [9, 8, 7, 6] }]);
   store.rewind(10);
   store.add({ step: 11, values: values(7.9) });
-  expect(store.series.get("train/loss")?.x).toEqual([0, 10, 11]);
+  expect(curve(store).x).toEqual([0, 10, 11]);
 });
 
 test("a series that is watched for days stays bounded, with its lowest and highest value", () => {
   const store = new SeriesStore();
   const peaks = new Map([[777, 99], [5000, -7]]);
   for (let step = 0; step < 5 * MOST_POINTS; step += 1) store.add({ step, values: values(peaks.get(step) ?? 5) });
-  const { x, y } = store.series.get("train/loss") as { x: number[]; y: number[] };
+  const { x, y } = curve(store);
   expect([x.length <= MOST_POINTS, x.length >= MOST_POINTS / 2, y.length === x.length]).toEqual([true, true, true]);
   expect([x[0], x.at(-1), y[x.indexOf(777)], y[x.indexOf(5000)]]).toEqual([0, 5 * MOST_POINTS - 1, 99, -7]);
   expect(x).toEqual([...x].sort((a, b) => a - b));
+});
+
+test("what is not a number is a gap, and never the lowest or the highest of its neighbours", () => {
+  const store = new SeriesStore([{ key: "train/loss", x: [0, 1], y: [9, null] }]);
+  store.add({ step: 2, values: values(null) });
+  store.add({ step: 3, values: values(6) });
+  expect(curve(store).y).toEqual([9, NaN, NaN, 6]);
+  for (let step = 4; step <= MOST_POINTS; step += 1) store.add({ step, values: values(step % 2 ? null : step) });
+  const { x, y } = curve(store);
+  expect(x.length).toBeLessThan(MOST_POINTS);
+  expect(y.slice(0, 2)).toEqual([9, 6]);
+  expect(y.slice(1, -1).some(Number.isNaN)).toBe(false);
+});
+
+test("a point more takes no more memory, and a curve that is drawn stays as it was while its series is halved or cut", () => {
+  const store = new SeriesStore([{ key: "train/loss", x: [0, 1], y: [9, 8] }]);
+  const room = () => (store.series.get("train/loss") as { x: Float64Array }).x.buffer;
+  const first = room();
+  for (let step = 2; step < MOST_POINTS; step += 1) store.add({ step, values: values(5) });
+  expect([room() === first, first.byteLength]).toEqual([true, 8 * MOST_POINTS]);
+  const drawn = store.series.get("train/loss") as { x: Float64Array; y: Float64Array };
+  const before = [[...drawn.x], [...drawn.y]];
+  store.add({ step: MOST_POINTS, values: values(4) });
+  store.rewind(7);
+  store.add({ step: 8, values: values(3) });
+  expect([[...drawn.x], [...drawn.y]]).toEqual(before);
+  expect(room().byteLength).toBe(8 * MOST_POINTS);
+});
+
+test("more points than are kept are halved at once", () => {
+  const x = Array.from({ length: 5 * MOST_POINTS }, (_, step) => step);
+  const store = new SeriesStore([{ key: "train/loss", x, y: x.map((step) => (step === 777 ? 1e9 : step)) }]);
+  expect(curve(store).x.length).toBeLessThanOrEqual(MOST_POINTS);
+  expect(Math.max(...curve(store).y)).toBe(1e9);
 });

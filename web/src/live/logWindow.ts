@@ -6,15 +6,16 @@ import { LogBuffer } from "./logBuffer";
 /** The text of the bytes from `after` to `end`, and where it stopped: before a character that `end` would cut. */
 export type ReadLog = (after: number, end: number) => Promise<{ text: string; last: number }>;
 
-export const PIECE_BYTES = 512 * 1024;
+/** Of the log's end, what a page begins with: more lines than are held while only the end is looked at. */
+export const FIRST_BYTES = 128 * 1024;
 export const LIMITS = {
   /** Of what is fetched at once, in bytes. */
-  piece: PIECE_BYTES,
+  piece: 512 * 1024,
   /** Lines held while somebody reads some of them: from here on the log is opened anew at its end. */
   most: 200_000,
   /** Lines held while only the end is looked at, and how many of them stay when there are more. */
-  followed: 4_000,
-  kept: 3_000,
+  followed: 1_000,
+  kept: 800,
 };
 /** Every so many lines it is noted at which byte one begins. */
 const MARK_LINES = 50;

@@ -3,7 +3,7 @@ import { useQueryClient } from "@tanstack/react-query";
 import { useEffect, useState } from "react";
 import { getLog, getLogBounds, getMetrics } from "../api/queries";
 import type { MetricItem, Run } from "../api/types";
-import { LogWindow, PIECE_BYTES } from "./logWindow";
+import { FIRST_BYTES, LogWindow } from "./logWindow";
 import { SeriesStore } from "./seriesStore";
 import { type Frame, LiveConnection, type Status } from "./socket";
 
@@ -71,7 +71,7 @@ export function useRunFeed(runId: string): RunFeed {
     const start = async () => {
       const [metrics, bounds] = await Promise.all([getMetrics(runId), getLogBounds(runId)]);
       if (gone) return;
-      const after = Math.max(bounds.start, bounds.end - PIECE_BYTES);
+      const after = Math.max(bounds.start, bounds.end - FIRST_BYTES);
       const read = (from: number, to: number) => getLog(runId, from, to);
       publish({
         metrics: new SeriesStore(metrics.series),

@@ -1,9 +1,10 @@
 /** A run's metrics: the loss large, raw and smoothed, the others small; one x axis, one crosshair, one zoom. */
 import { useEffect, useMemo, useState } from "react";
 import { useCheckpoints, useDetail, useEvaluations, useFlopsPerToken, useResumes, useTimes } from "../../api/queries";
-import type { Run, Series } from "../../api/types";
+import type { Run } from "../../api/types";
 import { hasEnded } from "../../api/types";
 import { AXES, type Axis, type Scale, scaleOf } from "../../lib/axis";
+import type { Curve } from "../../lib/curve";
 import { withDetail } from "../../lib/detail";
 import { compact, count, duration, short } from "../../lib/format";
 import { mainMetric } from "../../lib/runs";
@@ -102,15 +103,13 @@ function useScale(run: Run, feed: RunFeed, axis: Axis): Scale {
   const times = useTimes(run.id, axis === "time" ? key : undefined, !hasEnded(run.state)).data;
   const perToken = useFlopsPerToken(run, axis === "flops").data;
   const tokens = feed.metrics.series.get(TOKENS);
-  const { version } = feed.metrics;
   return useMemo(() => {
     if (axis === "time") return scaleOf("time", times ?? null);
-    const knots = tokens ? { step: [...tokens.x], at: tokens.y.map((value) => value ?? 0) } : null;
+    const knots = tokens ? { step: tokens.x, at: tokens.y } : null;
     if (axis === "flops") return scaleOf(perToken ? "flops" : "step", knots, perToken ?? 1);
     return scaleOf(axis, knots);
-    // `tokens` is changed in place; `version` tells when
     // eslint-disable-next-line react-hooks/exhaustive-deps
-  }, [axis, times, perToken, tokens, axis === "tokens" || axis === "flops" ? version : 0]);
+  }, [axis, times, perToken, axis === "tokens" || axis === "flops" ? tokens : null]);
 }
 
 /** The part of the x axis that is looked at, kept in steps so that it survives a change of the axis. */
@@ -127,7 +126,7 @@ function useZoom(scale: Scale): Zoom & { steps: Range | null } {
 }
 
 /** All series, with what the service has between where it was zoomed in. */
-function useSeries(runId: string, feed: RunFeed, steps: Range | null): Series[] {
+function useSeries(runId: string, feed: RunFeed, steps: Range | null): Curve[] {
   const { version, series } = feed.metrics;
   const [part, setPart] = useState<{ first: number; last: number } | null>(null);
   useEffect(() => {
@@ -143,7 +142,7 @@ function useSeries(runId: string, feed: RunFeed, steps: Range | null): Series[] 
   const detail = useDetail(runId, part).data;
   return useMemo(() => {
     const fine = new Map((part && detail ? detail.series : []).map((one) => [one.key, one]));
-    return [...series.values()].map((one) => withDetail({ key: one.key, x: [...one.x], y: [...one.y] }, fine.get(one.key)));
+    return [...series.values()].map((one) => withDetail(one, fine.get(one.key)));
     // `series` is changed in place; `version` tells when
     // eslint-disable-next-line react-hooks/exhaustive-deps
   }, [series, version, part, detail]);
@@ -164,7 +163,7 @@ function useMarks(run: Run, scale: Scale): readonly Mark[] {
   }, [checkpoints, evaluations, resumes, scale]);
 }
 
-function bySmallFirst(a: Series, b: Series): number {
-  const rank = ({ key }: Series) => (SMALL_FIRST.includes(key) ? SMALL_FIRST.indexOf(key) : SMALL_FIRST.length);
+function bySmallFirst(a: Curve, b: Curve): number {
+  const rank = ({ key }: Curve) => (SMALL_FIRST.includes(key) ? SMALL_FIRST.indexOf(key) : SMALL_FIRST.length);
   return rank(a) - rank(b) || a.key.localeCompare(b.key);
 }
