@@ -151,6 +151,7 @@ def streaming(browser: Browser, url: str) -> dict[str, Any]:
     delays: list[float] = []
     once, heap, reachable = [heap_bytes(page, 1)], [heap_bytes(page)], [reachable_bytes(page)]
     for _ in range(MINUTES):
+        page.evaluate("window.delays.splice(0)")  # readings stop the page
         page.wait_for_timeout(60_000)
         delays += page.evaluate("window.delays.splice(0)")
         once.append(heap_bytes(page, 1))

@@ -3,6 +3,7 @@ import { at, problemFrom } from "../api/problems";
 import type { Run, RunState } from "../api/types";
 import { ago, bytes, compact, duration, number, percent } from "./format";
 import { scaleOf } from "./axis";
+import { drawable, measured } from "./curve";
 import { withDetail } from "./detail";
 import { changed, parseValue, toOverrides, toText } from "./overrides";
 import { actions, latestLoss, progress, secondsLeft, steps } from "./runs";
@@ -53,6 +54,25 @@ test("every smoothed point is on the line of least squares through its weighted 
   smooth(values, 0.8)
     .filter((value) => !Number.isNaN(value))
     .forEach((value, i) => expect(value).toBeCloseTo(fitted[i] as number, 9));
+});
+
+test("a spike near the end makes no smoothed value lower than all values", () => {
+  const values = Array.from({ length: 30 }, (_, i) => (i === 25 ? 10 : 0.1));
+  for (const weight of [0.1, 0.5, 0.9, 0.999]) expect(Math.min(...smooth(values, weight))).toBeGreaterThanOrEqual(0.1);
+});
+
+test("uPlot gets null in gaps, undefined where another curve was measured, and the same memory where nothing is to be changed", () => {
+  expect(drawable([1, undefined, NaN, null, 0], false)).toEqual([1, undefined, null, null, 0]);
+  expect(drawable([1, undefined, NaN, null, 0], true)).toEqual([1, undefined, null, null, null]);
+  const whole = Float64Array.of(3, 2, 1);
+  expect([drawable(whole, false), drawable(whole, true)]).toEqual([whole, whole]);
+  expect(drawable(whole, true)).toBe(whole);
+  expect(drawable(Float64Array.of(3, NaN, -1), true)).toEqual([3, null, null]);
+});
+
+test("steps without a token count are no knots of the axis", () => {
+  const { x, y } = measured({ key: "train/tokens", x: Float64Array.of(0, 1, 2), y: Float64Array.of(0, NaN, 20) });
+  expect(scaleOf("tokens", { step: x, at: y }).place(1)).toBe(10);
 });
 
 test("smoothing reaches over a share of the run", () => {

@@ -10,16 +10,19 @@ export function decay(strength: number, points: number): number {
 
 /** At every point the value there of the line that fits its neighbours on both sides best, each weighted by `weight` per
  *  point away (local linear regression, Cleveland 1979, with exponential weights). A mean would lag behind a falling loss at
- *  both ends, where all neighbours are on one side; a line does not. Gaps stay gaps: NaN. `room`: where the result may
- *  stand. Two passes, whatever the weight. */
+ *  both ends, where all neighbours are on one side; a line does not. Never lower or higher than all values: beside a spike the
+ *  line may lead there. Gaps stay gaps: NaN. `room`: where the result may stand. Two passes, whatever the weight. */
 export function smooth(values: Values, weight: number, room?: Float64Array): Float64Array {
   const result = fill(room, values.length);
   const before = new Neighbours(weight);
   const after = new Neighbours(weight);
   const seen = new Float64Array(SUMS * values.length);
+  let [lowest, highest] = [Infinity, -Infinity];
   for (let i = 0; i < values.length; i += 1) {
     const value = values[i];
     if (!isNumber(value)) continue;
+    lowest = Math.min(lowest, value);
+    highest = Math.max(highest, value);
     before.save(seen, SUMS * i);
     before.pass(value);
   }
@@ -37,7 +40,8 @@ export function smooth(values: Values, weight: number, room?: Float64Array): Flo
     const t0 = before.wv + value + after.wv;
     const t1 = after.wdv - before.wdv;
     const spread = s0 * s2 - s1 * s1;
-    result[i] = spread > 1e-9 * s0 * s2 ? (s2 * t0 - s1 * t1) / spread : t0 / s0;
+    const fitted = spread > 1e-9 * s0 * s2 ? (s2 * t0 - s1 * t1) / spread : t0 / s0;
+    result[i] = Math.min(highest, Math.max(lowest, fitted));
     after.pass(value);
   }
   return result;

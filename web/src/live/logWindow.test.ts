@@ -157,10 +157,28 @@ test("nothing is dropped while somebody reads what is before the end", () => {
   expect(log.lines.length).toBeLessThanOrEqual(300);
 });
 
-test("a log whose pieces never begin a line is kept until it is opened anew", () => {
+test("lines are dropped where pieces begin in the middle of one, and what was dropped comes back", async () => {
+  const log = make({ followed: 300, kept: 200 });
+  const say = (text: string) => {
+    service.write(text);
+    log.receive(log.end, service.bytes.length, text);
+  };
+  say("x");
+  for (let n = 0; n < 1000; n += 1) {
+    say(`é ${n}\nx`);
+    expect(log.lines.length).toBeLessThanOrEqual(300);
+  }
+  const all = new TextDecoder().decode(service.bytes).split("\n");
+  expect(log.lines).toEqual(all.slice(-log.lines.length));
+  log.keep = true;
+  while (await log.earlier());
+  expect(log.lines).toEqual(all);
+});
+
+test("a log whose pieces never begin with a line or what can be read is kept until it is opened anew", () => {
   const log = make({ followed: 300, kept: 200 });
   log.receive(log.end, log.end + 1, "x");
-  for (let n = 0; n < 1000; n += 1) log.receive(log.end, log.end + 2, "\nx");
+  for (let n = 0; n < 1000; n += 1) log.receive(log.end, log.end + 3, "\ufffd\nx");
   expect(log.lines.length).toBeGreaterThan(1000);
 });
 

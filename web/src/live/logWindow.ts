@@ -6,7 +6,7 @@ import { LogBuffer } from "./logBuffer";
 /** The text of the bytes from `after` to `end`, and where it stopped: before a character that `end` would cut. */
 export type ReadLog = (after: number, end: number) => Promise<{ text: string; last: number }>;
 
-/** Of the log's end, what a page begins with: more lines than are held while only the end is looked at. */
+/** Of the log's end, what a page begins with: as a rule more lines than are held while only the end is looked at. */
 export const FIRST_BYTES = 128 * 1024;
 export const LIMITS = {
   /** Of what is fetched at once, in bytes. */
@@ -20,6 +20,7 @@ export const LIMITS = {
 /** Every so many lines it is noted at which byte one begins. */
 const MARK_LINES = 50;
 const RETRY_MS = 1000;
+const encoder = new TextEncoder();
 
 export class LogWindow {
   /** Bytes held; `to` is `end` while the log's end is among them. */
@@ -68,8 +69,12 @@ export class LogWindow {
     if (here) {
       const cut = this.from === this.to ? this.cutOff(first, text) : 0;
       this.from += cut;
-      this.mark(first + cut);
-      this.buffer.append(text.slice(cut));
+      const rest = text.slice(cut);
+      const head = this.buffer.atLineStart ? "" : rest.slice(0, rest.indexOf("\n") + 1);
+      this.buffer.append(head);
+      // how many bytes an unreadable character stands for is not known
+      if (!head.includes("\ufffd")) this.mark(first + cut + encoder.encode(head).length);
+      this.buffer.append(rest.slice(head.length));
       this.to = last;
       if (!this.keep && this.lines.length > this.limits.followed) this.forget();
     }

@@ -3,7 +3,7 @@
 import { type RefObject, useEffect, useMemo, useRef, useState } from "react";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
-import { isGap, type Values } from "../lib/curve";
+import { drawable, isGap, type Values } from "../lib/curve";
 import { number, short } from "../lib/format";
 import { themeChanged } from "../theme";
 import { glyph, type Mark, marksPlugin } from "./marks";
@@ -167,12 +167,8 @@ function draw(
   };
 }
 
-/** What uPlot draws from, without a copy where it can be helped: it wants null in gaps, and zero has no place on a log
- *  axis. */
 function dataOf(x: Props["x"], lines: readonly Line[], log: boolean): uPlot.AlignedData {
-  const none = (value: number | null | undefined) => isGap(value) || (log && (value as number) <= 0);
-  const ys = lines.map(({ y }) => (y.some((value) => value != null && none(value)) ? Array.from(y, (value) => (none(value) ? null : value)) : y));
-  return [x, ...ys] as uPlot.AlignedData;
+  return [x, ...lines.map(({ y }) => drawable(y, log))] as uPlot.AlignedData;
 }
 
 const NEAR_PX = 8;

@@ -4,7 +4,7 @@ import { useCheckpoints, useDetail, useEvaluations, useFlopsPerToken, useResumes
 import type { Run } from "../../api/types";
 import { hasEnded } from "../../api/types";
 import { AXES, type Axis, type Scale, scaleOf } from "../../lib/axis";
-import type { Curve } from "../../lib/curve";
+import { type Curve, measured } from "../../lib/curve";
 import { withDetail } from "../../lib/detail";
 import { compact, count, duration, short } from "../../lib/format";
 import { mainMetric } from "../../lib/runs";
@@ -105,7 +105,8 @@ function useScale(run: Run, feed: RunFeed, axis: Axis): Scale {
   const tokens = feed.metrics.series.get(TOKENS);
   return useMemo(() => {
     if (axis === "time") return scaleOf("time", times ?? null);
-    const knots = tokens ? { step: tokens.x, at: tokens.y } : null;
+    const known = tokens && measured(tokens);
+    const knots = known ? { step: known.x, at: known.y } : null;
     if (axis === "flops") return scaleOf(perToken ? "flops" : "step", knots, perToken ?? 1);
     return scaleOf(axis, knots);
     // eslint-disable-next-line react-hooks/exhaustive-deps

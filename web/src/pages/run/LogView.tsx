@@ -74,7 +74,11 @@ export function LogView({ feed, runId, height, compact = false }: Props) {
   const end = Math.ceil((textTop + height) / ROW_PX);
   useEffect(() => {
     if (!feed.loaded || log.busy) return;
-    if (follow) return void log.toEnd();
+    if (follow) {
+      // of very long lines what is held at first may not fill the box
+      const short = log.to === log.end && log.from > log.start && rows.held * ROW_PX < height;
+      return void (short ? log.earlier() : log.toEnd());
+    }
     if (end < rows.above || at > rows.above + rows.held) {
       // the scroll bar was taken to where nothing is held
       rows.aim(at);

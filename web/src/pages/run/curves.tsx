@@ -1,5 +1,5 @@
 /** One series as a chart: the loss raw and smoothed, everything else as it is. */
-import { useMemo, useState } from "react";
+import { useMemo } from "react";
 import type { Scale } from "../../lib/axis";
 import { type Curve, fill } from "../../lib/curve";
 import { mainMetric } from "../../lib/runs";
@@ -29,14 +29,15 @@ export const title = (key: string): string => t.metric[key] ?? key;
 
 /** What a chart draws besides a curve itself stands where it stood before: the page of a run takes no more memory with
  *  every point. */
-const useRoom = () => useState(() => new Float64Array(MOST_POINTS))[0];
+const useRoom = (wanted: boolean) => useMemo(() => (wanted ? new Float64Array(MOST_POINTS) : undefined), [wanted]);
+const isMoved = (scale: Scale | undefined): scale is Scale => scale !== undefined && scale.axis !== "step";
 
 type LossProps = { series: Curve | undefined; ended: boolean; height: number; view?: View; strength?: number };
 
 export function LossChart({ series, ended, height, view, strength = STRENGTH }: LossProps) {
   const scale = view?.scale;
-  const places = useRoom();
-  const behind = useRoom();
+  const places = useRoom(isMoved(scale));
+  const behind = useRoom(strength > 0);
   const { x, lines } = useMemo(
     () => ({ x: placed(series, scale, places), lines: lossLines(series, strength, behind) }),
     [series, scale, strength, places, behind],
@@ -53,7 +54,7 @@ export function LiveLoss({ feed, ended, height }: { feed: RunFeed; ended: boolea
   return <LossChart series={series} ended={ended} height={height} />;
 }
 
-function lossLines(series: Curve | undefined, strength: number, room: Float64Array): Line[] {
+function lossLines(series: Curve | undefined, strength: number, room: Float64Array | undefined): Line[] {
   if (!series) return [];
   if (strength === 0) return [{ label: t.run.raw, y: series.y, colour: "--series" }];
   return [
@@ -64,9 +65,9 @@ function lossLines(series: Curve | undefined, strength: number, room: Float64Arr
 
 const NOWHERE = new Float64Array();
 
-function placed(series: Curve | undefined, scale: Scale | undefined, room: Float64Array): Float64Array {
+function placed(series: Curve | undefined, scale: Scale | undefined, room: Float64Array | undefined): Float64Array {
   if (!series) return NOWHERE;
-  if (!scale || scale.axis === "step") return series.x;
+  if (!isMoved(scale)) return series.x;
   const places = fill(room, series.x.length);
   series.x.forEach((step, i) => (places[i] = scale.place(step)));
   return places;
@@ -74,7 +75,7 @@ function placed(series: Curve | undefined, scale: Scale | undefined, room: Float
 
 export function SmallChart({ series, view }: { series: Curve; view: View }) {
   const { scale } = view;
-  const places = useRoom();
+  const places = useRoom(isMoved(scale));
   const { x, lines } = useMemo(() => {
     const colour = series.key.startsWith("val/") ? "--series-2" : "--series";
     return { x: placed(series, scale, places), lines: [{ label: title(series.key), y: series.y, colour, width: 1.5, points: series.x.length < 30 }] };
