@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import inspect
 import socket
 import threading
@@ -106,6 +107,8 @@ BAD_GATEWAY = "HTTP/1.1 502 Bad Gateway\r\nconnection: close\r\ncontent-length: 
 class Relay:
     """A TCP relay to the server. `cut` closes what is open; `refuse` closes the next connections at once.
 
+    `cut_after`: bytes passed on to clients until it cuts by itself, for each cut anew. What `cut` finds on its way in
+    the kernel's buffers still arrives, megabytes of it: a cut within an answer has to be told before.
     `fail` connections are answered as nginx answers for a server that is away.
     """
 
@@ -114,6 +117,7 @@ class Relay:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self.accepted, self.refuse, self.fail = 0, 0, 0
+        self.cut_after: list[int] = []
         self._open: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -134,24 +138,33 @@ class Relay:
                     continue
                 there = socket.create_connection(("127.0.0.1", self._target))
                 self._open += [here, there]
-                for source, sink in ((here, there), (there, here)):
-                    threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+                threading.Thread(target=self._pump, args=(here, there, there.sendall), daemon=True).start()
+                answer = functools.partial(self._answer, here)
+                threading.Thread(target=self._pump, args=(there, here, answer), daemon=True).start()
+
+    def _answer(self, client: socket.socket, data: bytes) -> None:
+        client.sendall(data[: self.cut_after[0]] if self.cut_after else data)
+        if self.cut_after:
+            self.cut_after[0] -= len(data)
+            if self.cut_after[0] <= 0:
+                self.cut_after.pop(0)
+                self.cut()
 
     @staticmethod
-    def _pump(source: socket.socket, sink: socket.socket) -> None:
+    def _pump(source: socket.socket, sink: socket.socket, send: Callable[[bytes], None]) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                sink.sendall(data)
+                send(data)
         for end in (source, sink):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
 
     def cut(self) -> None:
-        for end in self._open:
+        ends, self._open = self._open, []
+        for end in ends:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
-        self._open.clear()
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
