@@ -45,6 +45,10 @@ EVENTS_PER_S = 20
 #: of streaming, twice: on the page of a run that has 180 steps behind it, and of one with more than a page
 #: keeps (series are then halved every 100 s)
 WARM_S, MINUTES = 60, 5
+#: and a young run's page for this long in a browser that compiles nothing: what V8 compiles counts as heap,
+#: and it compiles for as long as it finds something that runs often
+CONTROL_MINUTES = 2
+COMPILES_NOTHING = "--js-flags=--no-opt --no-maglev --no-sparkplug"
 
 #: from a metric frame's arrival to the first picture after the chart has taken it
 WATCH = """() => {
@@ -140,7 +144,7 @@ def visit(url: str, chromium: str) -> dict[str, float]:
     raise SystemExit(f"bench-web: Lighthouse failed:\n{done.stderr[-2000:]}")
 
 
-def streaming(browser: Browser, url: str) -> dict[str, Any]:
+def streaming(browser: Browser, url: str, minutes: int = MINUTES) -> dict[str, Any]:
     page = browser.new_page()
     page.add_init_script(f"({WATCH})()")
     page.goto(url)
@@ -150,7 +154,7 @@ def streaming(browser: Browser, url: str) -> dict[str, Any]:
     page.evaluate("window.delays.splice(0)")
     delays: list[float] = []
     once, heap, reachable = [heap_bytes(page, 1)], [heap_bytes(page)], [reachable_bytes(page)]
-    for _ in range(MINUTES):
+    for _ in range(minutes):
         page.evaluate("window.delays.splice(0)")  # readings stop the page
         page.wait_for_timeout(60_000)
         delays += page.evaluate("window.delays.splice(0)")
@@ -247,6 +251,12 @@ def main() -> int:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
         raise SystemExit("bench-web: needs Chromium: sudo apt install chromium")
+    if not args.only_million:
+        with service() as (running, live, _), sync_playwright() as runner:
+            browser = runner.chromium.launch(executable_path=chromium, args=[*FLAGS, COMPILES_NOTHING])
+            streamed = streaming(browser, f"{running.base_url}/ui/runs/{live.run_id}", CONTROL_MINUTES)
+            print(f"young live run, nothing compiled: {streamed}", flush=True)
+            browser.close()
     with service() as (running, live, rows), sync_playwright() as runner:
         run_url = f"{running.base_url}/ui/runs/{live.run_id}"
         browser = runner.chromium.launch(executable_path=chromium, args=FLAGS)

@@ -107,8 +107,8 @@ BAD_GATEWAY = "HTTP/1.1 502 Bad Gateway\r\nconnection: close\r\ncontent-length: 
 class Relay:
     """A TCP relay to the server. `cut` closes what is open; `refuse` closes the next connections at once.
 
-    `cut_after`: bytes passed on to clients until it cuts by itself, for each cut anew. What `cut` finds on its way in
-    the kernel's buffers still arrives, megabytes of it: a cut within an answer has to be told before.
+    `cut_after`: bytes passed on to clients until it cuts by itself, for each cut anew. What `cut` finds on
+    its way in the kernel's buffers still arrives, megabytes of it, so it cannot cut within an answer.
     `fail` connections are answered as nginx answers for a server that is away.
     """
 

@@ -70,7 +70,9 @@ def test_a_broken_connection_costs_nothing_that_came(
 ) -> None:
     relay.cut_after = [500_000, 1_000_000]
     seen: list[int] = []
-    file = connect(relay.url).download(checkpoint_id, folder / "c.tar", progress=lambda here, _: seen.append(here))
+    file = connect(relay.url).download(
+        checkpoint_id, folder / "c.tar", progress=lambda here, _: seen.append(here)
+    )
     assert content_of(file) == FILES
     assert relay.accepted == 3 and seen == sorted(seen), "nothing was fetched twice"
 

@@ -82,6 +82,34 @@ def test_a_page_that_streams_takes_no_more_memory_with_every_step(
     assert visitor.faults == []
 
 
+#: counts the moments that the page writes: each drawing of the events' card writes one an event
+COUNT_MOMENTS = """(() => {
+  const plain = Date.prototype.toLocaleString;
+  window.moments = 0;
+  Date.prototype.toLocaleString = function (...how) {
+    window.moments += 1;
+    return plain.apply(this, how);
+  };
+})()"""
+
+
+def test_a_step_draws_only_what_it_changes(service: Service, host: seed.Host, visit: Any) -> None:
+    trainer = seed.Trainer(host, service.client.post("/runs", json={"stage": "tokenizer"}).json()["id"])
+    trainer.events({"kind": "phase", "phase": "train", "step": 0, "steps": STEPS})
+    visitor = visit()
+    visitor.page.add_init_script(COUNT_MOMENTS)
+    page = visitor.open(f"/runs/{trainer.run_id}")
+    expect(page.get_by_role("region", name="Events")).to_contain_text("train")
+    before, steps = page.evaluate("window.moments"), 40
+    for step in range(1, 1 + steps):
+        trainer.steps(step, step + 1, STEPS)
+        expect(page.get_by_text(f"{step:,} / {STEPS:,}")).to_be_visible()
+    written = page.evaluate("window.moments") - before
+    assert before > 0 and written < steps, (
+        f"{written} moments: cards were drawn again with steps they do not show"
+    )
+
+
 def test_the_crosshair_is_shared(service: Service, host: seed.Host, visit: Any) -> None:
     trainer = long_run(service, host)
     page = visit().open(f"/runs/{trainer.run_id}")

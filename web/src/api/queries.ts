@@ -4,7 +4,7 @@ import { useInfiniteQuery, useMutation, useQueries, useQuery, useQueryClient } f
 import { api, getJson, unwrap } from "./client";
 import { t } from "../texts";
 import { Problem } from "./problems";
-import type { Model, Pipeline, PipelineCreate, PlanCreate, Run, RunCreate, RunState, TrainerEvent } from "./types";
+import type { Model, Pipeline, PipelineCreate, PlanCreate, Run, RunCreate, RunRecord, RunState, TrainerEvent } from "./types";
 import { hasEnded } from "./types";
 
 const SLOW_MS = 15_000;
@@ -36,13 +36,18 @@ export const getRun = (run_id: string) => unwrap(api.GET("/runs/{run_id}", id(ru
 
 export const getEvaluations = (query: { run?: string; pipeline?: string; checkpoint?: string }) => unwrap(api.GET("/evaluations", { params: { query } }));
 
-export function useRun(runId: string) {
+/** `select`: what of it is used. Its page changes it with every frame (live/runFeed.ts), and who uses only what stays is
+ *  not drawn again then; give a function that is the same at every call. */
+export function useRun<T = Run>(runId: string, select?: (run: Run) => T) {
   return useQuery({
     queryKey: ["run", runId],
     queryFn: () => getRun(runId),
     refetchInterval: ({ state }) => (state.data && hasEnded(state.data.state) ? false : FAST_MS),
+    select,
   });
 }
+
+export const recordOf = ({ step: _, summary: __, ...record }: Run): RunRecord => record;
 
 export function usePipelines(limit = 20) {
   return useQuery({
@@ -190,7 +195,7 @@ export function usePlan(body: string) {
 }
 
 /** What the planner counts for a configuration; also for one that ran. */
-export function useFlopsPerToken(run: Run, wanted: boolean) {
+export function useFlopsPerToken(run: RunRecord, wanted: boolean) {
   const { stage, config, gpus, parent } = run;
   return useQuery({
     queryKey: ["plan", "flops", run.id],
@@ -244,7 +249,7 @@ function samples(events: TrainerEvent[]) {
 }
 
 /** `told`: the trainer has made a step, before which it told of its batch. */
-export function useFirstBatch(run: Run, told: boolean) {
+export function useFirstBatch(run: RunRecord, told: boolean) {
   return useQuery({
     queryKey: ["run", run.id, "first_batch", run.attempt],
     queryFn: () => unwrap(api.GET("/runs/{run_id}/first_batch", id(run.id))),
@@ -339,7 +344,7 @@ export function useStartExport(checkpoint_id: string) {
 
 /** Somebody else has changed the same field since; `now` is the run with what they wrote. */
 export class ChangedElsewhere extends Problem {
-  constructor(readonly now: Run) {
+  constructor(readonly now: RunRecord) {
     super(412, "version_mismatch", t.run.changedElsewhere);
   }
 }
@@ -350,8 +355,8 @@ type Change = { tags?: string[]; notes?: string };
 export function usePatchRun() {
   const client = useQueryClient();
   return useMutation({
-    mutationFn: async ({ run, ...body }: { run: Run } & Change) => {
-      for (let now = run; ; now = await getRun(run.id)) {
+    mutationFn: async ({ run, ...body }: { run: RunRecord } & Change) => {
+      for (let now: RunRecord = run; ; now = await getRun(run.id)) {
         if (Object.keys(body).some((key) => String(now[key as keyof Change]) !== String(run[key as keyof Change]))) throw new ChangedElsewhere(now);
         const params = { path: { run_id: run.id }, header: { "If-Match": `"${now.version}"` } };
         try {

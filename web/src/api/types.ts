@@ -3,6 +3,8 @@ import type { components } from "./schema";
 
 type Schemas = components["schemas"];
 export type Run = Schemas["Run"];
+/** What of a run stays as it is from step to step. */
+export type RunRecord = Omit<Run, "step" | "summary">;
 export type RunState = Schemas["RunState"];
 export type RunCreate = Schemas["RunCreate"];
 export type Attempt = Schemas["Attempt"];

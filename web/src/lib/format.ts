@@ -5,23 +5,27 @@ import { t } from "../texts";
 const NONE = "–";
 type Maybe = number | null | undefined;
 
+// made once: a page that streams asks hundreds of times a second
+const WHOLE = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+const COMPACT = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
+
 /** 4 significant digits: 3.142, 0.01234, 12,346. */
 export function number(value: Maybe): string {
   if (value == null || !Number.isFinite(value)) return NONE;
   const size = Math.abs(value);
   if (size !== 0 && (size < 1e-4 || size >= 1e9)) return value.toExponential(2);
-  if (size >= 1000) return Math.round(value).toLocaleString("en");
+  if (size >= 1000) return WHOLE.format(Math.round(value));
   return String(Number(value.toPrecision(4)));
 }
 
 export function count(value: Maybe): string {
-  return value == null ? NONE : Math.round(value).toLocaleString("en");
+  return value == null ? NONE : WHOLE.format(Math.round(value));
 }
 
 /** 41.2k, 1.3M: for a narrow column. */
 export function compact(value: Maybe): string {
   if (value == null || !Number.isFinite(value)) return NONE;
-  return Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 }).format(value);
+  return COMPACT.format(value);
 }
 
 /** For an axis: 3 digits at most, 1.2k, 4e-5. */

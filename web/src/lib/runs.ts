@@ -1,5 +1,5 @@
 /** What a run's numbers mean: which metric is its loss, how far it is, when it will be done. */
-import type { Run } from "../api/types";
+import type { Run, RunRecord } from "../api/types";
 import { isLive } from "../api/types";
 import { t } from "../texts";
 import { count } from "./format";
@@ -47,7 +47,7 @@ export function secondsLeft(run: Run): number | null {
 export type ActionName = "cancel" | "pause" | "resume" | "retry";
 
 /** What the run's state allows right now. Mirrors the service's table; a 409 is still possible and shown. */
-export function actions(run: Run): ActionName[] {
+export function actions(run: RunRecord): ActionName[] {
   switch (run.state) {
     case "waiting":
     case "queued":

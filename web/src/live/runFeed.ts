@@ -7,8 +7,10 @@ import { FIRST_BYTES, LogWindow } from "./logWindow";
 import { SeriesStore } from "./seriesStore";
 import { type Frame, LiveConnection, type Status } from "./socket";
 
-/** New frames show within this time, and no more often: a trainer may write a thousand lines a second. */
-const PUBLISH_MS = 60;
+/** The page is drawn no more often than that: a trainer may write a thousand lines a second. */
+const PUBLISH_MS = 40;
+/** A frame after a pause waits this long for its company: a step's line and its numbers come one after the other. */
+const GATHER_MS = 10;
 
 export type RunFeed = {
   status: Status;
@@ -28,16 +30,23 @@ export function useRunFeed(runId: string): RunFeed {
     let connection: LiveConnection | undefined;
     let gone = false;
     let timer: ReturnType<typeof setTimeout> | undefined;
+    let shown = -PUBLISH_MS;
     let current = empty();
+    /** Not yet shown. */
+    let news: News | null = null;
     setFeed(current);
 
     const publish = (change: Partial<RunFeed> = {}) => {
       current = { ...current, ...change, tick: current.tick + 1 };
-      timer ??= setTimeout(show, PUBLISH_MS);
+      timer ??= setTimeout(show, Math.max(GATHER_MS, shown + PUBLISH_MS - performance.now()));
     };
     const show = () => {
       clearTimeout(timer);
       timer = undefined;
+      shown = performance.now();
+      const { step, values } = news ?? {};
+      if (values) client.setQueryData<Run>(["run", runId], (run) => run && { ...run, step: step ?? run.step ?? null, summary: { ...run.summary, ...values } });
+      news = null;
       setFeed(current);
     };
     /** Somebody waits for what was fetched. */
@@ -55,10 +64,13 @@ export function useRunFeed(runId: string): RunFeed {
       else if (message.op === "batch" && message.channel === "metric")
         for (const item of items as MetricItem[]) {
           current.metrics.add(item);
-          client.setQueryData<Run>(["run", runId], (run) => run && advanced(run, item));
+          news = newer(news, item);
         }
       else if (message.op === "rewind") current.metrics.rewind(message["step"] as number);
-      if (message.op === "state") client.setQueryData(["run", runId], message["run"] as Run);
+      if (message.op === "state") {
+        client.setQueryData(["run", runId], message["run"] as Run);
+        news = null; // it knows what came before it
+      }
       if (message.op === "state" || message.op === "end") {
         // what hangs on the run: checkpoints, samples, attempts, its pipeline
         void client.invalidateQueries({ queryKey: ["run", runId] });
@@ -107,10 +119,12 @@ export function useRunFeed(runId: string): RunFeed {
   return feed;
 }
 
-/** The run after one more metric event: its state comes by frame, its step does not. */
-function advanced(run: Run, { step, values }: MetricItem): Run {
+/** How far a run is, by its metric events: its state comes by frame, its step and its last values do not. */
+type News = { step: number | null; values: Record<string, number> };
+
+function newer(news: News | null, { step, values }: MetricItem): News {
   const known = Object.entries(values).filter((entry): entry is [string, number] => entry[1] !== null);
-  return { ...run, step: step ?? run.step ?? null, summary: { ...run.summary, ...Object.fromEntries(known) } };
+  return { step: step ?? news?.step ?? null, values: { ...news?.values, ...Object.fromEntries(known) } };
 }
 
 const NO_LOG = new LogWindow(() => Promise.resolve({ text: "", last: 0 }), () => undefined);

@@ -1,6 +1,6 @@
 /** One run, live. */
-import { useRun } from "../api/queries";
-import type { Run } from "../api/types";
+import { recordOf, useRun } from "../api/queries";
+import type { Run, RunRecord } from "../api/types";
 import { hasEnded } from "../api/types";
 import { useRunFeed } from "../live/runFeed";
 import { t } from "../texts";
@@ -16,7 +16,7 @@ import { LogView } from "./run/LogView";
 import { AttemptsCard, EvaluationsCard, FailureCard, SamplesCard } from "./run/Records";
 
 export function RunPage({ runId }: { runId: string }) {
-  const query = useRun(runId);
+  const query = useRun(runId, recordOf);
   const run = query.data;
   if (!run) return query.error ? <Failure error={query.error} again={() => void query.refetch()} /> : <p className="text-soft">{t.app.loading}</p>;
   return (
@@ -46,10 +46,13 @@ export function RunPage({ runId }: { runId: string }) {
   );
 }
 
-function Live({ run }: { run: Run }) {
+const hasNumbers = (run: Run) => Object.keys(run.summary).length > 0;
+
+function Live({ run }: { run: RunRecord }) {
   const feed = useRunFeed(run.id);
   // what it says of itself before its curves are here: the page must not jump when they come
-  const expected = feed.loaded ? feed.metrics.series.size > 0 : Object.keys(run.summary ?? {}).length > 0;
+  const told = useRun(run.id, hasNumbers).data;
+  const expected = feed.loaded ? feed.metrics.series.size > 0 : told;
   const learns = (!hasEnded(run.state) && run.steps != null) || expected;
   return (
     <>

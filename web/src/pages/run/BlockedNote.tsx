@@ -1,9 +1,9 @@
 /** Why a run does not start, and what would. */
-import type { Run } from "../../api/types";
+import type { RunRecord } from "../../api/types";
 import { t } from "../../texts";
 import { Note } from "../../ui/basics";
 
-export function BlockedNote({ run }: { run: Run }) {
+export function BlockedNote({ run }: { run: RunRecord }) {
   if (!run.blocked) return null;
   return (
     <Note tone="warn">

@@ -1,7 +1,7 @@
 /** A run's metrics: the loss large, raw and smoothed, the others small; one x axis, one crosshair, one zoom. */
 import { useEffect, useMemo, useState } from "react";
 import { useCheckpoints, useDetail, useEvaluations, useFlopsPerToken, useResumes, useTimes } from "../../api/queries";
-import type { Run } from "../../api/types";
+import type { RunRecord } from "../../api/types";
 import { hasEnded } from "../../api/types";
 import { AXES, type Axis, type Scale, scaleOf } from "../../lib/axis";
 import { type Curve, measured } from "../../lib/curve";
@@ -23,7 +23,7 @@ const TOKENS = "train/tokens";
 /** A drawn part with fewer points a step than this is asked for again. */
 const FINE = 0.9;
 
-export function Charts({ run, feed }: { run: Run; feed: RunFeed }) {
+export function Charts({ run, feed }: { run: RunRecord; feed: RunFeed }) {
   const ended = hasEnded(run.state);
   const [log, setLog] = useState(false);
   const [strength, setStrength] = useState(STRENGTH);
@@ -98,7 +98,7 @@ const TICKS: Record<Axis, (x: number) => string> = { step: short, tokens: compac
 /** Axes that this run has numbers for. */
 const axesOf = (feed: RunFeed): readonly Axis[] => AXES.filter((axis) => axis === "step" || axis === "time" || feed.metrics.series.has(TOKENS));
 
-function useScale(run: Run, feed: RunFeed, axis: Axis): Scale {
+function useScale(run: RunRecord, feed: RunFeed, axis: Axis): Scale {
   const key = mainMetric(feed.metrics.series.keys());
   const times = useTimes(run.id, axis === "time" ? key : undefined, !hasEnded(run.state)).data;
   const perToken = useFlopsPerToken(run, axis === "flops").data;
@@ -149,7 +149,7 @@ function useSeries(runId: string, feed: RunFeed, steps: Range | null): Curve[] {
   }, [series, version, part, detail]);
 }
 
-function useMarks(run: Run, scale: Scale): readonly Mark[] {
+function useMarks(run: RunRecord, scale: Scale): readonly Mark[] {
   const live = !hasEnded(run.state);
   const checkpoints = useCheckpoints(run.id, live).data?.items;
   const evaluations = useEvaluations({ run: run.id }).data?.items;

@@ -2,29 +2,32 @@
 import { type FormEvent, useState } from "react";
 import { useCheckpoints, useMeasured, usePromote } from "../../api/queries";
 import { may } from "../../api/session";
-import type { Checkpoint, Run } from "../../api/types";
+import type { Checkpoint, RunRecord } from "../../api/types";
 import { isLive } from "../../api/types";
 import { ago, bytes, count, number } from "../../lib/format";
 import { Link } from "../../router";
 import { t } from "../../texts";
 import { Button, Card, Failure, LinkButton } from "../../ui/basics";
+import { useNow } from "../../ui/useNow";
 import { Share } from "../../ui/ResultTable";
 import { DOWNLOAD, Exports } from "./Exports";
 
 /** The newest are what people want; a long run has hundreds. */
 const FIRST = 10;
+const MINUTE_MS = 60_000;
 
 type Opened = "promote" | "export" | null;
 
-export function CheckpointsCard({ run }: { run: Run }) {
+export function CheckpointsCard({ run }: { run: RunRecord }) {
   const [all, setAll] = useState(false);
+  const now = useNow(MINUTE_MS);
   const checkpoints = (useCheckpoints(run.id, isLive(run.state)).data?.items ?? []).toReversed();
   if (checkpoints.length === 0) return null;
   return (
     <Card title={t.run.checkpoints}>
       <ul className="divide-y divide-line">
         {checkpoints.slice(0, all ? undefined : FIRST).map((checkpoint) => (
-          <Row key={checkpoint.id} checkpoint={checkpoint} />
+          <Row key={checkpoint.id} checkpoint={checkpoint} now={now} />
         ))}
       </ul>
       {!all && checkpoints.length > FIRST && (
@@ -38,7 +41,7 @@ export function CheckpointsCard({ run }: { run: Run }) {
   );
 }
 
-function Row({ checkpoint }: { checkpoint: Checkpoint }) {
+function Row({ checkpoint, now }: { checkpoint: Checkpoint; now: number }) {
   const [opened, setOpened] = useState<Opened>(null);
   const toggle = (part: Opened) => setOpened(opened === part ? null : part);
   const { id, model } = checkpoint;
@@ -51,7 +54,7 @@ function Row({ checkpoint }: { checkpoint: Checkpoint }) {
           .join(", ")}
       </span>
       <span>{bytes(checkpoint.bytes)}</span>
-      <span className="text-soft">{ago(checkpoint.created_at)}</span>
+      <span className="text-soft">{ago(checkpoint.created_at, now)}</span>
       <span className="flex flex-wrap gap-1">
         {model && may("infer") && <LinkButton to={`/chat?model=${encodeURIComponent(model)}`}>{t.run.chat}</LinkButton>}
         {model && may("operate") && (

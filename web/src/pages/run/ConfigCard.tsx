@@ -1,13 +1,13 @@
 /** What a run was told: every field, those that differ from the defaults in bold, or against another run. */
 import { useState } from "react";
 import { useRun, useRunChoices, useStages } from "../../api/queries";
-import type { Run } from "../../api/types";
+import type { RunRecord } from "../../api/types";
 import { type Difference, differences } from "../../lib/configs";
 import { value } from "../../lib/format";
 import { t } from "../../texts";
 import { Card, Empty } from "../../ui/basics";
 
-export function ConfigCard({ run }: { run: Run }) {
+export function ConfigCard({ run }: { run: RunRecord }) {
   const [onlyChanged, setOnlyChanged] = useState(false);
   const [other, setOther] = useState(run.retry_of ?? "");
   const others = useRunChoices({ stage: run.stage, limit: 100 }).data?.items.filter(({ id }) => id !== run.id) ?? [];
@@ -41,7 +41,7 @@ export function ConfigCard({ run }: { run: Run }) {
   );
 }
 
-function Fields({ run, onlyChanged }: { run: Run; onlyChanged: boolean }) {
+function Fields({ run, onlyChanged }: { run: RunRecord; onlyChanged: boolean }) {
   const schema = useStages().data?.items.find((stage) => stage.name === run.stage)?.config_schema;
   const fields = (schema?.["properties"] ?? {}) as Record<string, { default?: unknown; description?: string }>;
   const differs = (key: string) => key in fields && JSON.stringify(fields[key]?.default) !== JSON.stringify(run.config[key]);
@@ -61,7 +61,7 @@ function Fields({ run, onlyChanged }: { run: Run; onlyChanged: boolean }) {
   );
 }
 
-function Against({ run, otherId }: { run: Run; otherId: string }) {
+function Against({ run, otherId }: { run: RunRecord; otherId: string }) {
   const other = useRun(otherId).data;
   if (!other) return <Empty>{t.app.loading}</Empty>;
   const found = differences([run, other]);

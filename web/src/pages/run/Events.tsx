@@ -1,7 +1,7 @@
 /** What the trainer said beside its numbers, the newest first; warnings stand out. */
 import { useState } from "react";
 import { useEvents } from "../../api/queries";
-import type { Run } from "../../api/types";
+import type { RunRecord } from "../../api/types";
 import { isLive } from "../../api/types";
 import { tell } from "../../lib/events";
 import { count, moment } from "../../lib/format";
@@ -11,7 +11,7 @@ import { Card } from "../../ui/basics";
 /** More than this nobody reads on a page; `nanochat show` and GET /runs/{id}/events have all. */
 const MOST = 500;
 
-export function EventsCard({ run }: { run: Run }) {
+export function EventsCard({ run }: { run: RunRecord }) {
   const [onlyWarnings, setOnlyWarnings] = useState(false);
   const events = useEvents(run.id, isLive(run.state)).data ?? [];
   const warnings = events.filter(({ kind }) => kind === "warning");

@@ -1,7 +1,7 @@
 /** The head of a run's page: where it is, how fast, what it uses, what can be done now. */
-import { useRunAction } from "../../api/queries";
+import { useRun, useRunAction } from "../../api/queries";
 import { may } from "../../api/session";
-import type { Run } from "../../api/types";
+import type { RunRecord } from "../../api/types";
 import { hasEnded, isLive } from "../../api/types";
 import { bytes, compact, duration, number, seconds } from "../../lib/format";
 import { actions, latestLoss, progress, secondsLeft, steps } from "../../lib/runs";
@@ -12,7 +12,7 @@ import { useNow } from "../../ui/useNow";
 import { Notes } from "./Notes";
 import { Tags } from "./Tags";
 
-export function Actions({ run }: { run: Run }) {
+export function Actions({ run }: { run: RunRecord }) {
   const act = useRunAction((answer) => answer.id !== run.id && navigate(`/runs/${answer.id}`)); // a retry is a new run
   const possible = may("operate") ? actions(run) : [];
   const wish = run.desired !== "run" && !hasEnded(run.state) && run.state !== "paused" ? t.run.stopping[run.desired] : null;
@@ -31,13 +31,25 @@ export function Actions({ run }: { run: Run }) {
   );
 }
 
-export function Facts({ run }: { run: Run }) {
-  const live = isLive(run.state);
+export function Facts({ run }: { run: RunRecord }) {
+  return (
+    <Card className="p-4">
+      <Progress runId={run.id} />
+      <Relations run={run} />
+    </Card>
+  );
+}
+
+/** Changes with every step. */
+function Progress({ runId }: { runId: string }) {
+  const run = useRun(runId).data;
+  const live = run !== undefined && isLive(run.state);
   const now = useNow(live ? 1000 : null);
+  if (!run) return null;
   const share = progress(run);
   const bpb = run.summary["val/bpb"];
   return (
-    <Card className="p-4">
+    <>
       {(run.steps || share !== null) && (
         <Bar share={share} label={t.runs.progress} className="mb-3" tone={run.state === "succeeded" ? "bg-good" : run.state === "failed" ? "bg-bad" : "bg-accent"} />
       )}
@@ -58,12 +70,11 @@ export function Facts({ run }: { run: Run }) {
         <Fact label={t.run.gpus}>{run.gpus === 0 ? t.run.cpu : run.gpus}</Fact>
         {!live && <Fact label={t.run.memory}>{bytes(run.peak_bytes)}</Fact>}
       </dl>
-      <Relations run={run} />
-    </Card>
+    </>
   );
 }
 
-function Relations({ run }: { run: Run }) {
+function Relations({ run }: { run: RunRecord }) {
   const links = [
     run.pipeline && { label: t.run.pipeline, to: `/pipelines/${run.pipeline}`, text: run.pipeline },
     run.parent && { label: t.run.parent, to: `/runs/${run.parent}`, text: run.parent },

@@ -1,7 +1,7 @@
 /** What the run read first, token by token: what the loss is taken of is marked, the rest is dim. */
 import { useState } from "react";
-import { useFirstBatch } from "../../api/queries";
-import type { BatchRow, BatchToken, Run } from "../../api/types";
+import { useFirstBatch, useRun } from "../../api/queries";
+import type { BatchRow, BatchToken, Run, RunRecord } from "../../api/types";
 import { runsOfTokens, visible } from "../../lib/tokens";
 import { count, number } from "../../lib/format";
 import { t } from "../../texts";
@@ -10,8 +10,11 @@ import { Card } from "../../ui/basics";
 /** Stages whose trainers tell it, right before their first step. */
 const TELLING = ["base", "mid", "sft", "rl"];
 
-export function FirstBatchCard({ run }: { run: Run }) {
-  const batch = useFirstBatch(run, TELLING.includes(run.stage) && (run.step ?? 0) > 0).data;
+const hasStepped = (run: Run) => (run.step ?? 0) > 0;
+
+export function FirstBatchCard({ run }: { run: RunRecord }) {
+  const stepped = useRun(run.id, hasStepped).data ?? false;
+  const batch = useFirstBatch(run, TELLING.includes(run.stage) && stepped).data;
   const [chosen, setChosen] = useState(0);
   const row = batch?.rows[chosen] ?? batch?.rows[0];
   if (!batch || !row) return null;

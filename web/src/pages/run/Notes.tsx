@@ -2,7 +2,7 @@
 import { type FormEvent, type KeyboardEvent, useState } from "react";
 import { ChangedElsewhere } from "../../api/queries";
 import { may } from "../../api/session";
-import type { Run } from "../../api/types";
+import type { RunRecord } from "../../api/types";
 import { t } from "../../texts";
 import { Button, Failure } from "../../ui/basics";
 import { useRunEdit } from "./useRunEdit";
@@ -10,7 +10,7 @@ import { useRunEdit } from "./useRunEdit";
 /** The most the service takes. */
 const MOST_CHARS = 65_536;
 
-export function Notes({ run }: { run: Run }) {
+export function Notes({ run }: { run: RunRecord }) {
   const [text, setText] = useState("");
   const edit = useRunEdit(run);
   const save = (event: FormEvent) => {

@@ -1,12 +1,13 @@
 /** What a run leaves behind: attempts, evaluations, samples. */
 import { useState } from "react";
 import { useAttempts, useEvaluations, useSamples } from "../../api/queries";
-import type { Attempt, Run } from "../../api/types";
+import type { Attempt, RunRecord } from "../../api/types";
 import { isLive } from "../../api/types";
 import { count, duration, moment, number, seconds } from "../../lib/format";
 import { plain } from "../../lib/ansi";
 import { t } from "../../texts";
 import { Card, StateBadge } from "../../ui/basics";
+import { useNow } from "../../ui/useNow";
 import { Scores } from "../pipeline/Scores";
 
 const CELLS = "[&>td]:px-4 [&>td]:py-1.5 [&>th]:px-4 [&>th]:py-1.5 [&>th]:font-medium border-b border-line last:border-0";
@@ -21,7 +22,7 @@ export function outcome(item: Pick<Attempt, "reason" | "exit_code" | "signal" | 
   return parts.filter(Boolean).join(", ");
 }
 
-export function FailureCard({ run }: { run: Run }) {
+export function FailureCard({ run }: { run: RunRecord }) {
   const attempts = useAttempts(run.id);
   if (run.state !== "failed") return null;
   const tail = attempts.data?.items.at(-1)?.tail ?? [];
@@ -46,8 +47,9 @@ export function FailureCard({ run }: { run: Run }) {
   );
 }
 
-export function AttemptsCard({ run }: { run: Run }) {
+export function AttemptsCard({ run }: { run: RunRecord }) {
   const attempts = useAttempts(run.id).data?.items ?? [];
+  const now = useNow(isLive(run.state) ? 1000 : null);
   if (attempts.length === 0) return null;
   return (
     <Card title={t.run.attempts}>
@@ -62,7 +64,7 @@ export function AttemptsCard({ run }: { run: Run }) {
                 </td>
                 <td className="w-full min-w-40">{outcome(attempt)}</td>
                 <td className="text-right whitespace-nowrap text-soft" title={moment(attempt.started_at)}>
-                  {duration(seconds(attempt.started_at, attempt.ended_at))}
+                  {duration(seconds(attempt.started_at, attempt.ended_at, now))}
                 </td>
               </tr>
             ))}
@@ -73,7 +75,7 @@ export function AttemptsCard({ run }: { run: Run }) {
   );
 }
 
-export function EvaluationsCard({ run }: { run: Run }) {
+export function EvaluationsCard({ run }: { run: RunRecord }) {
   const evaluations = useEvaluations({ run: run.id }).data?.items ?? [];
   const others = evaluations.filter(({ name }) => !name.startsWith("chat_eval"));
   return (
@@ -102,7 +104,7 @@ export function EvaluationsCard({ run }: { run: Run }) {
   );
 }
 
-export function SamplesCard({ run }: { run: Run }) {
+export function SamplesCard({ run }: { run: RunRecord }) {
   const samples = useSamples(run.id, isLive(run.state)).data ?? [];
   const steps = [...new Set(samples.map(({ step }) => step))].sort((a, b) => b - a);
   const [chosen, setChosen] = useState<number | null>(null);

@@ -2,13 +2,13 @@
 import { type FormEvent, useState } from "react";
 import { ChangedElsewhere } from "../../api/queries";
 import { may } from "../../api/session";
-import type { Run } from "../../api/types";
+import type { RunRecord } from "../../api/types";
 import { Link } from "../../router";
 import { t } from "../../texts";
 import { Button, Failure } from "../../ui/basics";
 import { useRunEdit } from "./useRunEdit";
 
-export function Tags({ run }: { run: Run }) {
+export function Tags({ run }: { run: RunRecord }) {
   const [text, setText] = useState("");
   const edit = useRunEdit(run);
   const save = (event: FormEvent) => {

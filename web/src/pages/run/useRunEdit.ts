@@ -1,10 +1,10 @@
 /** A change of a run's tags or notes, from the click that begins it until it is stored. */
 import { useState } from "react";
 import { ChangedElsewhere, usePatchRun } from "../../api/queries";
-import type { Run } from "../../api/types";
+import type { RunRecord } from "../../api/types";
 
-export function useRunEdit(run: Run) {
-  const [begun, setBegun] = useState<Run | null>(null);
+export function useRunEdit(run: RunRecord) {
+  const [begun, setBegun] = useState<RunRecord | null>(null);
   const patch = usePatchRun();
   return {
     /** The run as it was then; null while nothing is changed. */
