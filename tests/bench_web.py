@@ -45,10 +45,10 @@ EVENTS_PER_S = 20
 #: of streaming, twice: on the page of a run that has 180 steps behind it, and of one with more than a page
 #: keeps (series are then halved every 100 s)
 WARM_S, MINUTES = 60, 5
-#: and a young run's page for this long in a browser that compiles nothing: what V8 compiles counts as heap,
-#: and it compiles for as long as it finds something that runs often
+#: and a young run's page for this long in a browser whose V8 has its compilers to machine code off: what
+#: they make counts as heap, and they go on for as long as something runs often enough
 CONTROL_MINUTES = 2
-COMPILES_NOTHING = "--js-flags=--no-opt --no-maglev --no-sparkplug"
+NO_COMPILERS = "--js-flags=--no-opt --no-maglev --no-sparkplug"
 
 #: from a metric frame's arrival to the first picture after the chart has taken it
 WATCH = """() => {
@@ -253,9 +253,9 @@ def main() -> int:
         raise SystemExit("bench-web: needs Chromium: sudo apt install chromium")
     if not args.only_million:
         with service() as (running, live, _), sync_playwright() as runner:
-            browser = runner.chromium.launch(executable_path=chromium, args=[*FLAGS, COMPILES_NOTHING])
+            browser = runner.chromium.launch(executable_path=chromium, args=[*FLAGS, NO_COMPILERS])
             streamed = streaming(browser, f"{running.base_url}/ui/runs/{live.run_id}", CONTROL_MINUTES)
-            print(f"young live run, nothing compiled: {streamed}", flush=True)
+            print(f"young live run, an interpreter alone: {streamed}", flush=True)
             browser.close()
     with service() as (running, live, rows), sync_playwright() as runner:
         run_url = f"{running.base_url}/ui/runs/{live.run_id}"

@@ -82,12 +82,12 @@ def test_a_page_that_streams_takes_no_more_memory_with_every_step(
     assert visitor.faults == []
 
 
-#: counts the moments that the page writes: each drawing of the events' card writes one an event
+#: how often the page writes each moment: a drawing of the events' card writes that of every event
 COUNT_MOMENTS = """(() => {
   const plain = Date.prototype.toLocaleString;
-  window.moments = 0;
+  window.moments = {};
   Date.prototype.toLocaleString = function (...how) {
-    window.moments += 1;
+    window.moments[+this] = (window.moments[+this] ?? 0) + 1;
     return plain.apply(this, how);
   };
 })()"""
@@ -100,14 +100,35 @@ def test_a_step_draws_only_what_it_changes(service: Service, host: seed.Host, vi
     visitor.page.add_init_script(COUNT_MOMENTS)
     page = visitor.open(f"/runs/{trainer.run_id}")
     expect(page.get_by_role("region", name="Events")).to_contain_text("train")
-    before, steps = page.evaluate("window.moments"), 40
+    (event,) = service.client.get(f"/runs/{trainer.run_id}/events").json()["items"]
+    moment = str(round(1000 * event["t"]))
+    before, steps = page.evaluate("window.moments")[moment], 40
     for step in range(1, 1 + steps):
         trainer.steps(step, step + 1, STEPS)
         expect(page.get_by_text(f"{step:,} / {STEPS:,}")).to_be_visible()
-    written = page.evaluate("window.moments") - before
-    assert before > 0 and written < steps, (
-        f"{written} moments: cards were drawn again with steps they do not show"
-    )
+    written = page.evaluate("window.moments")[moment] - before
+    assert written < steps / 2, "the events were drawn again with steps that they do not show"
+    assert visitor.faults == []
+
+
+def test_what_else_changes_is_seen_while_steps_come_quickly(
+    service: Service, host: seed.Host, visit: Any
+) -> None:
+    """No frame tells of it."""
+    trainer = seed.Trainer(host, service.client.post("/runs", json={"stage": "tokenizer"}).json()["id"])
+    trainer.steps(0, 1, STEPS)
+    visitor = visit()
+    page = visitor.open(f"/runs/{trainer.run_id}")
+    expect(page.locator("figcaption").first).to_be_visible()
+    trainer.events({"kind": "phase", "phase": "train", "step": 1, "steps": STEPS})
+    new = page.get_by_text(re.compile(rf"^[\d,]+ / {STEPS:,}$"))
+    for step in range(1, 400):
+        trainer.steps(step, step + 1, STEPS)
+        if new.count():
+            break
+        page.wait_for_timeout(30)
+    expect(new).to_be_visible(timeout=1)
+    assert visitor.faults == []
 
 
 def test_the_crosshair_is_shared(service: Service, host: seed.Host, visit: Any) -> None:

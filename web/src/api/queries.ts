@@ -8,7 +8,7 @@ import type { Model, Pipeline, PipelineCreate, PlanCreate, Run, RunCreate, RunRe
 import { hasEnded } from "./types";
 
 const SLOW_MS = 15_000;
-const FAST_MS = 3_000;
+export const FAST_MS = 3_000;
 const PLAN_PAUSE_MS = 250;
 const id = (run_id: string) => ({ params: { path: { run_id } } });
 

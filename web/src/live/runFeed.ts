@@ -1,13 +1,14 @@
 /** What a run says while it works: log, metrics and state, first from the store, then live. */
 import { useQueryClient } from "@tanstack/react-query";
 import { useEffect, useState } from "react";
-import { getLog, getLogBounds, getMetrics } from "../api/queries";
+import { FAST_MS, getLog, getLogBounds, getMetrics } from "../api/queries";
 import type { MetricItem, Run } from "../api/types";
 import { FIRST_BYTES, LogWindow } from "./logWindow";
 import { SeriesStore } from "./seriesStore";
 import { type Frame, LiveConnection, type Status } from "./socket";
 
-/** The page is drawn no more often than that: a trainer may write a thousand lines a second. */
+/** What came is drawn no more often than that, and for no more than half of the time: a trainer may write a thousand
+ *  lines a second. */
 const PUBLISH_MS = 40;
 /** A frame after a pause waits this long for its company: a step's line and its numbers come one after the other. */
 const GATHER_MS = 10;
@@ -30,7 +31,8 @@ export function useRunFeed(runId: string): RunFeed {
     let connection: LiveConnection | undefined;
     let gone = false;
     let timer: ReturnType<typeof setTimeout> | undefined;
-    let shown = -PUBLISH_MS;
+    /** When the next picture may be, and when the run was last asked for. */
+    let [next, asked] = [0, performance.now()];
     let current = empty();
     /** Not yet shown. */
     let news: News | null = null;
@@ -38,16 +40,27 @@ export function useRunFeed(runId: string): RunFeed {
 
     const publish = (change: Partial<RunFeed> = {}) => {
       current = { ...current, ...change, tick: current.tick + 1 };
-      timer ??= setTimeout(show, Math.max(GATHER_MS, shown + PUBLISH_MS - performance.now()));
+      timer ??= setTimeout(show, Math.max(GATHER_MS, next - performance.now()));
     };
     const show = () => {
       clearTimeout(timer);
       timer = undefined;
-      shown = performance.now();
-      const { step, values } = news ?? {};
-      if (values) client.setQueryData<Run>(["run", runId], (run) => run && { ...run, step: step ?? run.step ?? null, summary: { ...run.summary, ...values } });
-      news = null;
+      const began = performance.now();
+      next = began + PUBLISH_MS;
+      tell();
       setFeed(current);
+      setTimeout(() => (next = Math.max(next, 2 * performance.now() - began))); // it is drawn by then
+    };
+    /** The run hears of its steps. */
+    const tell = () => {
+      if (news === null) return;
+      const { step, values } = news;
+      news = null;
+      client.setQueryData<Run>(["run", runId], (run) => run && { ...run, step: step ?? run.step ?? null, summary: { ...run.summary, ...values } });
+      // that puts off when it is asked for the next time, for ever while steps are quick
+      if (performance.now() - asked < FAST_MS) return;
+      asked = performance.now();
+      void client.invalidateQueries({ queryKey: ["run", runId], exact: true });
     };
     /** Somebody waits for what was fetched. */
     const fetched = () => {
@@ -69,7 +82,7 @@ export function useRunFeed(runId: string): RunFeed {
       else if (message.op === "rewind") current.metrics.rewind(message["step"] as number);
       if (message.op === "state") {
         client.setQueryData(["run", runId], message["run"] as Run);
-        news = null; // it knows what came before it
+        news = null; // it is newer, and asked for again below
       }
       if (message.op === "state" || message.op === "end") {
         // what hangs on the run: checkpoints, samples, attempts, its pipeline
@@ -112,6 +125,7 @@ export function useRunFeed(runId: string): RunFeed {
       gone = true;
       clearTimeout(wait);
       clearTimeout(timer);
+      tell();
       connection?.close();
     };
   }, [runId, client]);
