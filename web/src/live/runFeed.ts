@@ -21,6 +21,8 @@ export type RunFeed = {
   /** Changes whenever log or metrics did. */
   tick: number;
   loaded: boolean;
+  /** How far the log had been written when the page asked: what is missing of that is on its way. */
+  written: number;
 };
 
 export function useRunFeed(runId: string): RunFeed {
@@ -102,6 +104,7 @@ export function useRunFeed(runId: string): RunFeed {
         metrics: new SeriesStore(metrics.series),
         log: new LogWindow(read, fetched, bounds.start, after),
         loaded: true,
+        written: bounds.end,
       });
       connection = new LiveConnection({
         path: `/runs/${runId}/stream`,
@@ -144,5 +147,5 @@ function newer(news: News | null, { step, values }: MetricItem): News {
 const NO_LOG = new LogWindow(() => Promise.resolve({ text: "", last: 0 }), () => undefined);
 
 function empty(): RunFeed {
-  return { status: "connecting", log: NO_LOG, metrics: new SeriesStore(), tick: 0, loaded: false };
+  return { status: "connecting", log: NO_LOG, metrics: new SeriesStore(), tick: 0, loaded: false, written: 0 };
 }

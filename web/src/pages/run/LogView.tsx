@@ -69,11 +69,13 @@ export function LogView({ feed, runId, height, compact = false }: Props) {
     };
   }, [log, follow, wanted]);
 
+  /** What the log's end will be drawn from is on its way. */
+  const coming = !feed.loaded || log.end < feed.written;
   const textTop = top * gear;
   const at = Math.floor(textTop / ROW_PX);
   const end = Math.ceil((textTop + height) / ROW_PX);
   useEffect(() => {
-    if (!feed.loaded || log.busy) return;
+    if (coming || log.busy) return;
     if (follow) {
       // of very long lines what is held at first may not fill the box
       const short = log.to === log.end && log.from > log.start && rows.held * ROW_PX < height;
@@ -172,8 +174,8 @@ export function LogView({ feed, runId, height, compact = false }: Props) {
         </div>
       )}
       {rows.held === 0 ? (
-        <div style={{ height: feed.loaded ? undefined : height }}>
-          <Empty>{feed.loaded ? t.run.noLog : t.app.loading}</Empty>
+        <div style={{ height: coming ? height : undefined }}>
+          <Empty>{coming ? t.app.loading : t.run.noLog}</Empty>
         </div>
       ) : (
         <div
