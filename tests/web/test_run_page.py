@@ -101,7 +101,7 @@ def test_a_step_draws_only_what_it_changes(service: Service, host: seed.Host, vi
     page = visitor.open(f"/runs/{trainer.run_id}")
     expect(page.get_by_role("region", name="Events")).to_contain_text("train")
     (event,) = service.client.get(f"/runs/{trainer.run_id}/events").json()["items"]
-    moment = str(round(1000 * event["t"]))
+    moment = str(int(1000 * event["t"]))  # as the page cuts it
     before, steps = page.evaluate("window.moments")[moment], 40
     for step in range(1, 1 + steps):
         trainer.steps(step, step + 1, STEPS)
