@@ -163,7 +163,7 @@ bench-control: ## the control plane's figures, against MLflow 3 (installs 600 MB
 	@$(BIN)/python -m tests.bench_control
 
 bench-web: ## the dashboard in Chromium: Lighthouse, live points, heap, 10,000 rows (installs Lighthouse apart, once)
-	@echo "bench-web: Lighthouse five times on two pages, a minute of streaming, a long table; it is in ~/.cache/nanochat-bench-web"
+	@echo "bench-web: Lighthouse five times on two pages, minutes of streaming, a long table; it is in ~/.cache/nanochat-bench-web"
 	@$(PYTHON) bootstrap.py --test
 	@npm install --prefix $(HOME)/.cache/nanochat-bench-web --no-audit --no-fund --loglevel=error lighthouse@12
 	@$(BIN)/python -m tests.bench_web
