@@ -189,6 +189,7 @@ def test_a_million_points_and_lines_are_looked_at_in_parts(
     large.say(trainer, large.POINTS)
     expect(log).to_contain_text(f"step {large.LINES:07d}")
 
+    asked.clear()
     page.get_by_role("searchbox", name="Search the log").fill(large.NEEDLE)
     expect(page.get_by_text("1 of 1", exact=True)).to_be_visible()
     expect(log).to_contain_text(f"step {large.NEEDLE_AT:07d} | warning: {large.NEEDLE} \N{EM DASH} look")
@@ -197,6 +198,8 @@ def test_a_million_points_and_lines_are_looked_at_in_parts(
     large.say(trainer, large.POINTS + 1)  # must not move who reads
     expect(page.get_by_text(f"{large.POINTS + 1:,} / {2 * large.POINTS:,}")).to_be_visible()
     assert shown(log) == found
+    read = [url for url, _ in asked if url.path.endswith("/logs") and "q" not in url.params]
+    assert len(read) == 2, "what is before and after what was found, and nothing else"
     page.get_by_role("searchbox", name="Search the log").fill("39,000 tok/s")
     expect(page.get_by_text("1 of 1000+")).to_be_visible()
     page.route("**/logs?*q=*", lambda route: route.abort())

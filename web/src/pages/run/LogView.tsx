@@ -81,6 +81,9 @@ export function LogView({ feed, runId, height, compact = false }: Props) {
       const short = log.to === log.end && log.from > log.start && rows.held * ROW_PX < height;
       return void (short ? log.earlier() : log.toEnd());
     }
+    // `top` may be from before a jump that was made after this drawing
+    const at = Math.floor(reading.current.px / ROW_PX);
+    const end = Math.ceil((reading.current.px + height) / ROW_PX);
     if (end < rows.above || at > rows.above + rows.held) {
       // the scroll bar was taken to where nothing is held
       rows.aim(at);
